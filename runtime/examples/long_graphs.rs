@@ -53,7 +53,7 @@ impl Build {
     fn new(dims: &[usize]) -> skipstone::Result<(Self, ValueId)> {
         let mut graph = Graph::new();
         let shape = Shape::new(dims).map_err(|e| skipstone::Error::Internal(e.to_string()))?;
-        let x = graph.add_input("x", Fact::new(DType::F32, shape));
+        let x = graph.add_input("x", Fact::new(DType::F32, shape))?;
         Ok((Self(graph), x))
     }
 
@@ -66,7 +66,7 @@ impl Build {
     fn constant(&mut self, dims: &[usize], number: f32) -> skipstone::Result<ValueId> {
         let elements = vec![number; dims.iter().product()];
         let tensor = Tensor::from_slice(dims, &elements).map_err(|e| skipstone::Error::Internal(e.to_string()))?;
-        Ok(self.0.add_constant("c", tensor))
+        Ok(self.0.add_constant("c", tensor)?)
     }
 
     fn conv(&mut self, x: ValueId) -> skipstone::Result<ValueId> {

@@ -112,8 +112,7 @@ impl Model {
         let mut tuner = Tuner::new(tune, target)?;
         options.limits.check_graph(&graph)?;
         tuner.tune(&graph, target, cores.as_ref())?;
-        let warning = info.metadata.get(package::WARNING).map(|text| reserve::text(text)).transpose();
-        let warning = warning.map_err(|e| e.at("graph"))?;
+        let warning = info.metadata.get(package::WARNING).map(|text| reserve::text(text)).transpose()?;
         let engine = native(graph, target, &packings, &tuner, warning, options)?;
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
         Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))

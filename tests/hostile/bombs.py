@@ -36,6 +36,8 @@ SHORT_SECONDS = 0.05
 
 SIZES = [1, 2, 255, 1 << 12, 1 << 16, 1 << 20, 1 << 24, (1 << 26) - 1, 1 << 26, 1 << 28, (1 << 28) + 1, 1 << 31]
 SIZES += [1 << 40, (1 << 62) - 1]
+# Nodes of a model with many that are the same.
+COPIES = 300
 # For every operator, one of each.
 BELOW, AT = [1, 255, 1 << 16, 1 << 20, 1 << 24, (1 << 26) - 1], [1 << 26, 1 << 27, (1 << 28) - 1, 1 << 28]
 ABOVE = [(1 << 28) + 1, 1 << 31, 1 << 40, (1 << 60) - 1]
@@ -240,6 +242,9 @@ def generated(folder: Path) -> list[Path]:
         for title in drawn[sizes[0]]:
             size = draw.choice(sizes)
             add(title, size, drawn[size][title]())
+    # What one node makes of a few bytes, many make many times.
+    for title, make in every.models(1 << 14, copies=COPIES):
+        add(f"many of {title}", COPIES, make())
     for title, parts, options in at_limits():
         add(title, 0, model(*parts, **options))
     return paths

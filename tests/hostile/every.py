@@ -152,8 +152,8 @@ def finished(nodes, inputs, constants, outputs, opset: int) -> bytes:
     return helper.make_model(graph, opset_imports=domains, ir_version=10).SerializeToString()
 
 
-def one_node(domain: str, op: str, operands: str, attributes: dict, results: int, size: int) -> bytes:
-    """A model of one node, with something of this size."""
+def one_node(domain: str, op: str, operands: str, attributes: dict, results: int, size: int, copies: int = 1) -> bytes:
+    """A model of one node, or of several that are the same, with something of this size."""
     nodes, inputs, constants, names = [], [], [], []
     for index, operand in enumerate(operands.split()):
         name, letter, rest = f"x{index}", operand[0], operand[1:]
@@ -172,8 +172,10 @@ def one_node(domain: str, op: str, operands: str, attributes: dict, results: int
                 "Z": lambda: np.array(0, np.int8),
             }[letter]()  # fmt: skip
             constants.append(numpy_helper.from_array(value, name))
-    outputs = ["y", "y2", "y3"][:results]
-    nodes.append(helper.make_node(op, names, outputs, domain=domain, **attributes))
+    outputs = []
+    for copy in range(copies):
+        outputs += [f"{name}{copy or ''}" for name in ("y", "second y", "third y")[:results]]
+        nodes.append(helper.make_node(op, names, outputs[-results:], domain=domain, **attributes))
     return finished(nodes, inputs, constants, outputs, 18 if domain else OPSETS.get(op, 21))
 
 
@@ -200,14 +202,14 @@ def controlled(op: str, size: int) -> bytes:
     return finished(nodes, [rows["x0"], value("x1", TensorProto.BOOL, [])], [], ["y"], 18)
 
 
-def models(size: int):
+def models(size: int, copies: int = 1):
     """A title and a function that makes the model, for everything here."""
     for domain, operators in EVERY.items():
         for op, operands, attributes, *results in operators:
             results = results[0] if results else 1
             letters = re.sub(r"[-0-9nr,. ]", "", operands)
             parts = (domain, op, operands, attributes, results)
-            yield f"{domain}.{op} {letters}".strip("."), lambda parts=parts: one_node(*parts, size)
+            yield f"{domain}.{op} {letters}".strip("."), lambda parts=parts: one_node(*parts, size, copies)
     for title, parts in SEQUENCES.items():
         yield title, lambda parts=parts: sequence(parts, size)
     for op in ("If", "Scan"):

@@ -189,6 +189,19 @@ def suppression_without_a_number_of_boxes(g):
 
 
 @case
+def suppression_of_a_detector(g):
+    """Thousands of boxes for each of many classes, of which few are kept: once refused for the pairs of all boxes."""
+    count, classes, most = g.pick((1, 1, 1), (7, 3, 9), (300, 20, 5), (4000, 80, 20))
+    corners = g.random.uniform(0, 60, (1, count, 2))
+    boxes = np.concatenate([corners, corners + g.random.uniform(1, 9, (1, count, 2))], -1).astype(np.float32)
+    # No two are equal.
+    scores = (g.random.permutation(classes * count) / (classes * count)).reshape(1, classes, count)
+    thresholds = [g.constant(np.array([number], np.float32)) for number in (0.5, 0.9)]
+    operands = [g.input(boxes), g.input(scores.astype(np.float32)), g.constant(np.array([most])), *thresholds]
+    return g.node("NonMaxSuppression", *operands)
+
+
+@case
 def cross_entropy_of_f64(g):
     classes = g.between(2, 5)
     scores = g.input(g.normal(3, classes).astype(np.float64))

@@ -131,6 +131,76 @@ mod tests {
         }
     }
 
+    /// A decoder keeps all coefficients of a progressive JPEG, two bytes each, and of one whose components come one
+    /// after the other: eight times the bytes of the picture, if every component is sampled fully.
+    #[test]
+    fn coefficients_of_a_jpeg_are_within_the_memory_of_a_picture() {
+        let [precision, name, tables] = [8, 1, 0];
+        let jpeg = |frame: u8, side: u16, sampling: u8, scanned: u8| {
+            let [high, low] = side.to_be_bytes();
+            let mut file = vec![0xff, 0xd8, 0xff, frame, 0, 17, precision, high, low, high, low, 3];
+            (0..3).for_each(|component| file.extend([name + component, sampling, tables]));
+            file.extend([0xff, 0xda, 0, 6 + 2 * scanned, scanned]);
+            (0..scanned).for_each(|component| file.extend([name + component, tables]));
+            file.extend([0, 63, 0, 0xff, 0xd9]);
+            file
+        };
+        let refused = |file: &[u8]| decode(file, &BOUNDS).err().filter(|error| error.contains("progressive")).is_some();
+        for (frame, scanned) in [(0xc2, 3), (0xc2, 1), (0xc0, 1), (0xc1, 2)] {
+            assert!(!refused(&jpeg(frame, 200, 0x11, scanned)), "{frame:x}");
+            assert!(refused(&jpeg(frame, 256, 0x11, scanned)), "{frame:x}");
+            assert!(refused(&jpeg(frame, 256, 0x22, scanned)), "{frame:x}");
+            let mut taken = allocation_counter::measure(|| drop(decode(&jpeg(frame, 256, 0x11, scanned), &BOUNDS)));
+            assert!(taken.bytes_max < 1 << 16, "{frame:x}: {taken:?}");
+            taken = allocation_counter::measure(|| drop(decode(&jpeg(frame, 200, 0x11, scanned), &BOUNDS)));
+            assert!(taken.bytes_max < 2 * BOUNDS.pixels * 4 + (1 << 16), "{frame:x}: {taken:?}");
+        }
+        // Rows become pixels at once.
+        assert!(!refused(&jpeg(0xc0, 256, 0x11, 3)));
+    }
+
+    /// Neither the passes of an interlaced PNG nor the transforms of a lossless WEBP are kept beside the picture.
+    #[test]
+    fn an_interlaced_or_lossless_picture_takes_a_few_bytes_for_each_pixel() {
+        let side = 256u32;
+        let mut file = Cursor::new(Vec::new());
+        RgbImage::from_fn(side, side, |x, y| Rgb([x as u8, y as u8, (x * y) as u8]))
+            .write_to(&mut file, ImageFormat::WebP)
+            .unwrap();
+        let pictures = [("WEBP", file.into_inner()), ("PNG", interlaced(side))];
+        for (name, file) in pictures {
+            let mut size = None;
+            let taken = allocation_counter::measure(|| size = decode(&file, &BOUNDS).ok().map(|it| it.dimensions()));
+            assert_eq!(size, Some((side, side)), "{name}");
+            assert!(taken.bytes_max < 2 * BOUNDS.pixels * 4 + (1 << 18), "{name}: {taken:?}");
+        }
+    }
+
+    /// A gray PNG in seven passes, all black, its rows not compressed.
+    fn interlaced(side: u32) -> Vec<u8> {
+        let passes = [(8, 8), (8, 8), (4, 8), (4, 4), (2, 4), (2, 2), (1, 2)];
+        // One byte more in each row, for its filter.
+        let rows: Vec<u8> = passes.iter().flat_map(|(x, y)| vec![0; ((side / x + 1) * (side / y)) as usize]).collect();
+        let mut data = vec![0x78, 1];
+        for (at, block) in rows.chunks(usize::from(u16::MAX)).enumerate() {
+            let is_last = (at + 1) * usize::from(u16::MAX) >= rows.len();
+            let length = block.len() as u16;
+            data.push(u8::from(is_last));
+            data.extend([length.to_le_bytes(), (!length).to_le_bytes()].concat());
+            data.extend(block);
+        }
+        // The checksum of zeros: a 1, and the sum of as many.
+        data.extend(((rows.len() as u32 % 65_521) << 16 | 1).to_be_bytes());
+        let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 0, 0, 0, 1]].concat();
+        let mut file = PNG.to_vec();
+        for (kind, content) in [(b"IHDR", &header), (b"IDAT", &data), (b"IEND", &Vec::new())] {
+            file.extend((content.len() as u32).to_be_bytes());
+            file.extend([&kind[..], content, &[0; 4]].concat());
+        }
+        correct(&mut file);
+        file
+    }
+
     #[test]
     fn what_changed_pictures_take_is_bounded() {
         for seed in 0..400 {

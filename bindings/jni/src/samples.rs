@@ -10,7 +10,7 @@ use skipstone_ffi::Model;
 /// A classifier of three classes, the mean of each channel of an 8x8 image, named `sample`.
 pub(crate) fn model() -> Arc<Model> {
     let mut graph = Graph::new();
-    let image = graph.add_input("image", Fact::new(DType::F32, Shape::new(&[1, 3, 8, 8]).unwrap()));
+    let image = graph.add_input("image", Fact::new(DType::F32, Shape::new(&[1, 3, 8, 8]).unwrap())).unwrap();
     let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: false };
     let scores = graph.add_node("mean", mean, &[image]).unwrap()[0];
     graph.outputs.push(("scores".into(), scores));

@@ -117,7 +117,7 @@ impl<T: Owner> Live<T> {
     /// Starts or restarts the profile, which adds up the time of every step.
     pub(crate) fn start_profile(&self) -> Result<()> {
         self.with(|state| {
-            state.owner.session().start_profile();
+            state.owner.session().start_profile()?;
             state.profiled = 0;
             Ok(())
         })

@@ -178,7 +178,7 @@ mod tests {
     /// A small network with `channels` channels, as a package.
     fn package(channels: usize) -> Vec<u8> {
         let mut graph = Graph::new();
-        let image = graph.add_input("image", Fact::new(DType::F32, Shape::new(&[1, channels, 2, 2]).unwrap()));
+        let image = graph.add_input("image", Fact::new(DType::F32, Shape::new(&[1, channels, 2, 2]).unwrap())).unwrap();
         let sum = Reduce { axes: vec![2, 3], kind: ReduceKind::Sum, keep_dims: false };
         let sums = graph.add_node("sum", sum, &[image]).unwrap()[0];
         graph.outputs.push(("sums".into(), sums));

@@ -23,7 +23,7 @@ fn brightest_channel() -> Arc<Model> {
 fn brightest_channel_after(waves: usize, side: usize) -> Arc<Model> {
     let mut graph = Graph::new();
     let image = Fact::new(DType::F32, Shape::new(&[1, 3, side, side]).unwrap());
-    let mut value = graph.add_input("image", image);
+    let mut value = graph.add_input("image", image).unwrap();
     for wave in 0..waves {
         // The sine is monotonic on -1..1, so applying it repeatedly keeps the order.
         value = graph.add_node(format!("wave {wave}"), Unary { kind: UnaryKind::Sin }, &[value]).unwrap()[0];
@@ -386,9 +386,9 @@ fn with_gain() -> Arc<Model> {
     use skipstone::ops::binary::{Binary, BinaryKind};
     let mut graph = Graph::new();
     let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
-    let x = graph.add_input("x", fact(&[2]));
-    let gain = graph.add_input("gain", fact(&[]));
-    let last = graph.add_input("last", fact(&[2]));
+    let x = graph.add_input("x", fact(&[2])).unwrap();
+    let gain = graph.add_input("gain", fact(&[])).unwrap();
+    let last = graph.add_input("last", fact(&[2])).unwrap();
     let y = graph.add_node("mul", Binary::new(BinaryKind::Mul), &[x, gain]).unwrap()[0];
     let y = graph.add_node("add", Binary::new(BinaryKind::Add), &[y, last]).unwrap()[0];
     graph.outputs.push(("y".into(), y));

@@ -108,7 +108,7 @@ impl Bench {
         let mut activity = model.plan().map(Activity::new).unwrap_or_default();
         let times = Protocol { warmup: self.warmup, amount }.measure(|counts| {
             if counts && profile && !profiling {
-                session.start_profile();
+                session.start_profile()?;
                 profiling = true;
             }
             if counts && experts.is_none() {

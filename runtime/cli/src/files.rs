@@ -39,12 +39,25 @@ pub fn input(most: u64) -> std::io::Result<&'static [u8]> {
 
 /// The bytes of a file.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    read_up_to(path, MAX_INPUT)
+}
+
+/// The bytes of a file, which may be a pipe without an end: at most so many.
+pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     if is_stream(path) {
-        return input(MAX_INPUT)
-            .map(<[u8]>::to_vec)
-            .map_err(|error| Failure::new("io", format!("standard input: {error}")));
+        return input(most).map(<[u8]>::to_vec).map_err(|error| Failure::new("io", format!("standard input: {error}")));
     }
-    std::fs::read(path).map_err(|error| Failure::io(path, &error))
+    let read = || {
+        let file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(usize::try_from(length.min(most)).unwrap_or(0))?;
+        if length > most || file.take(most + 1).read_to_end(&mut bytes)? as u64 > most {
+            return Err(std::io::Error::other(format!("more than {} MiB", most >> 20)));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|error| Failure::io(path, &error))
 }
 
 /// The text of a file.

@@ -13,6 +13,10 @@ use crate::files;
 
 /// Most tokens that a `model_max_length` is believed: transformers writes 10^30 where there is no limit.
 const MOST: u64 = 1 << 20;
+/// Most bytes of a file: the vocabularies of all languages take 30 MiB.
+const MAX_FILE: u64 = 64 << 20;
+/// Most bytes of the padding of a text. A token takes its text and about a hundred more.
+const MAX_PADDING: usize = 64 << 20;
 /// Padding tokens of the common families, for files that name none.
 const PADDING: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<PAD>"];
 
@@ -49,11 +53,11 @@ impl Encoder {
     /// tokenizer's limit.
     ///
     /// # Errors
-    /// `io`; `tokenizer` for a file that is no tokenizer, has no padding token where one is needed, or adds more tokens
-    /// to a text than the model takes.
+    /// `io`; `tokenizer` for a file that is no tokenizer, has no padding token where one is needed, pads a text without
+    /// measure, or adds more tokens to it than the model takes.
     pub fn open(path: &Path, fixed: Option<usize>) -> Result<Self, Failure> {
         let refused = |reason: &str| Failure::new("tokenizer", format!("{}: {reason}", path.display()));
-        let bytes = files::read(path)?;
+        let bytes = files::read_up_to(path, MAX_FILE)?;
         let mut tokenizer = catch_panics(|| Tokenizer::from_bytes(&bytes))?
             .map_err(|error| refused(&format!("not a tokenizer.json: {error}")))?;
         let config = Config::beside(path)?;
@@ -74,6 +78,9 @@ impl Encoder {
                 Some(of_length(padding, length))
             }
         };
+        if padding.as_ref().is_some_and(|padding| padded_bytes(padding) > MAX_PADDING) {
+            return Err(refused("it pads a text to more tokens than memory should hold"));
+        }
         let special = tokenizer.get_post_processor().map_or(0, |it| tokenizers::PostProcessor::added_tokens(it, false));
         if let Some(limit) = limit.filter(|&limit| limit < special.max(1)) {
             return Err(refused(&format!("it adds {special} tokens to a text, but the model takes only {limit}")));
@@ -123,6 +130,16 @@ fn of_length(padding: PaddingParams, length: usize) -> PaddingParams {
     PaddingParams { strategy: PaddingStrategy::Fixed(length), pad_to_multiple_of: None, ..padding }
 }
 
+/// The most bytes that the padding of a short text takes.
+fn padded_bytes(padding: &PaddingParams) -> usize {
+    let fixed = match padding.strategy {
+        PaddingStrategy::Fixed(length) => length,
+        PaddingStrategy::BatchLongest => 1,
+    };
+    let tokens = fixed.saturating_add(padding.pad_to_multiple_of.unwrap_or(0));
+    tokens.saturating_mul(padding.pad_token.len().saturating_add(100))
+}
+
 /// The `tokenizer_config.json` beside a tokenizer; null if there is none.
 struct Config(Value);
 
@@ -132,7 +149,8 @@ impl Config {
         if files::is_stream(tokenizer) || !path.exists() {
             return Ok(Self(Value::Null));
         }
-        let text = files::read_text(&path)?;
+        let bytes = files::read_up_to(&path, MAX_FILE)?;
+        let text = String::from_utf8_lossy(&bytes);
         let parsed = serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text));
         parsed.map(Self).map_err(|error| Failure::new("tokenizer", format!("{}: not JSON: {error}", path.display())))
     }
@@ -171,6 +189,34 @@ mod tests {
         assert_eq!(positions(&[1, 1, 1]), [0, 1, 2]);
         assert_eq!(positions(&[1, 1, 0, 0]), [0, 1, 2, 2]);
         assert_eq!(positions(&[0, 0, 1, 1]), [0, 0, 0, 1]);
+    }
+
+    /// A file of a few bytes, with its own padding.
+    fn padding(padding: &str) -> Result<Encoder, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let model = r#"{"type": "WordLevel", "vocab": {"a": 0, "[PAD]": 1}, "unk_token": "a"}"#;
+        std::fs::write(&path, format!(r#"{{"version": "1.0", "model": {model}, "padding": {padding}}}"#)).unwrap();
+        Encoder::open(&path, None)
+    }
+
+    #[test]
+    fn a_file_cannot_ask_for_any_amount_of_padding() {
+        let stored = |strategy: &str, multiple: &str, token: &str| {
+            let ids = r#""pad_id": 1, "pad_type_id": 0"#;
+            let of = format!(r#""strategy": {strategy}, "pad_to_multiple_of": {multiple}, "pad_token": "{token}""#);
+            padding(&format!(r#"{{{of}, {ids}, "direction": "Right"}}"#))
+        };
+        let usual = stored(r#"{"Fixed": 8}"#, "null", "[PAD]").unwrap();
+        assert_eq!(usual.encode("a").unwrap().mask, [1, 0, 0, 0, 0, 0, 0, 0]);
+        for (strategy, multiple, token) in [
+            (r#"{"Fixed": 1000000000000}"#, "null", "[PAD]"),
+            (r#""BatchLongest""#, "1000000000000", "[PAD]"),
+            (r#"{"Fixed": 100000}"#, "8", &"a".repeat(10_000)),
+        ] {
+            let error = stored(strategy, multiple, token).err().unwrap().to_string();
+            assert!(error.contains("pads a text"), "{error}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::limits::Limits;
+use crate::reserve;
 use crate::validate::{Checked, ExternalTensor};
 
 /// Most components of a location. No known exporter nests folders deeper.
@@ -95,7 +96,7 @@ pub fn resolve(model_file: Option<&Path>, model: &Checked, limits: &Limits) -> R
             None => {
                 let size = inspect(&folder, model_file, &tensor.location)
                     .map_err(|(rule, what)| invalid(tensor, rule, what))?;
-                sizes.insert(&tensor.location, size);
+                reserve::insert(&mut sizes, tensor.location.as_str(), size)?;
                 size
             }
         };

@@ -24,5 +24,5 @@ pub use decode::decode;
 pub use element::ElementType;
 pub use invalid::{Invalid, Place, Rule, quoted};
 pub use limits::Limits;
-pub use order::{captures, order};
+pub use order::{Unordered, captures, order};
 pub use validate::{Checked, Dimension, ExternalTensor, ValueFact, ValueType, is_standard, node, read, validate};

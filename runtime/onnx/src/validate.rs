@@ -83,11 +83,9 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked)
     let mut checked = Checked {
         ir_version,
         opsets: opsets.iter().map(|(domain, version)| ((*domain).to_owned(), *version)).collect(),
-        metadata: model
-            .metadata
-            .iter()
-            .map(|(key, value)| Ok((reserve::text(key)?, reserve::text(value)?)))
-            .collect::<Result<_, Invalid>>()?,
+        metadata: reserve::results(
+            model.metadata.iter().map(|(key, value)| Ok((reserve::text(key)?, reserve::text(value)?))),
+        )?,
         functions: model.functions.len(),
         ..Checked::default()
     };
@@ -104,14 +102,15 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked)
     check_interface(main, limits)?;
     check_bodies(&model, main, opsets, limits, &mut checked)?;
 
-    let initializers: HashSet<&str> = main.initializers.iter().map(|tensor| tensor.name).collect();
-    let fact = |info: &ValueInfo<'_>, initialized| ValueFact {
-        name: info.name.to_owned(),
-        kind: tensor::describe(info.kind.as_ref()),
-        initialized,
+    let mut initializers = HashSet::new();
+    for tensor in &main.initializers {
+        reserve::add(&mut initializers, tensor.name)?;
+    }
+    let fact = |info: &ValueInfo<'_>, initialized| {
+        Ok(ValueFact { name: reserve::text(info.name)?, kind: tensor::describe(info.kind.as_ref()), initialized })
     };
-    checked.inputs = main.inputs.iter().map(|info| fact(info, initializers.contains(info.name))).collect();
-    checked.outputs = main.outputs.iter().map(|info| fact(info, false)).collect();
+    checked.inputs = reserve::results(main.inputs.iter().map(|info| fact(info, initializers.contains(info.name))))?;
+    checked.outputs = reserve::results(main.outputs.iter().map(|info| fact(info, false)))?;
     Ok((model, checked))
 }
 
@@ -124,10 +123,10 @@ fn check_bodies<'m>(
     checked: &mut Checked,
 ) -> Result<(), Invalid> {
     let functions = functions::Functions::new(model, main, limits)?;
-    Walker::new(limits, &functions, opsets, checked).walk(&Body::of_graph(main, false), None)?;
+    Walker::new(limits, &functions, opsets, checked).walk(&Body::of_graph(main, false)?, None)?;
     for function in &model.functions {
         let opsets = check_opsets(&function.opset_imports, limits, &functions::place(function))?;
-        Walker::new(limits, &functions, opsets, checked).walk(&Body::of_function(function), None)?;
+        Walker::new(limits, &functions, opsets, checked).walk(&Body::of_function(function)?, None)?;
     }
     Ok(())
 }
@@ -144,7 +143,7 @@ fn check_opsets<'m>(
         let domain = if is_standard(import.domain) { "" } else { import.domain };
         let shown = if domain.is_empty() { "ai.onnx".into() } else { quoted(domain) };
         let version = import.version.ok_or_else(|| invalid(format!("the opset of {shown} has no version")))?;
-        if opsets.insert(domain, version).is_some_and(|other| other != version) {
+        if reserve::insert(&mut opsets, domain, version)?.is_some_and(|other| other != version) {
             return Err(invalid(format!("the opset of {shown} is imported in two versions")));
         }
         let known = if domain.is_empty() { limits.min_opset..=limits.max_opset } else { 1..=i64::from(i32::MAX) };
@@ -172,7 +171,7 @@ fn check_interface(main: &Graph<'_>, limits: &Limits) -> Result<(), Invalid> {
             None if is_output => {}
             None => return Err(Invalid::new(Rule::DataType, place, "the input has no type")),
         }
-        if is_output && !outputs.insert(info.name) {
+        if is_output && !reserve::add(&mut outputs, info.name)? {
             return Err(Invalid::new(Rule::DuplicateValue, place, "the graph lists this output twice"));
         }
     }

@@ -16,7 +16,7 @@ use crate::tensor::{DType, Shape};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Most items of a list that a message shows.
-const SHOWN: usize = 64;
+pub(crate) const SHOWN: usize = 64;
 
 /// `[2, 3]`; of very many items, only the first are shown. Not `Debug`, which device builds leave out.
 pub(crate) fn list<T: Display>(items: &[T]) -> String {
@@ -220,6 +220,13 @@ impl From<NoMemory> for OpError {
     }
 }
 
+/// What no node is at fault for: a list that grows with the model.
+impl From<NoMemory> for Error {
+    fn from(no_memory: NoMemory) -> Self {
+        OpError::from(no_memory).at("model")
+    }
+}
+
 /// A run that is to stop ends its step with an error that nobody sees: the session has another for it.
 impl From<Stopped> for OpError {
     fn from(_: Stopped) -> Self {
@@ -233,9 +240,9 @@ impl OpError {
         Self::NoMemory(len)
     }
 
-    /// Two shapes that break `rule`.
+    /// Shapes that break `rule`.
     pub(crate) fn shapes(rule: &'static str, shapes: &[&Shape]) -> Self {
-        let shapes = shapes.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(" and ");
+        let shapes = shapes.iter().take(SHOWN).map(|s| s.to_string()).collect::<Vec<_>>().join(" and ");
         Self::Shape { rule, shapes }
     }
 

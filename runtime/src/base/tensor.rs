@@ -15,6 +15,7 @@ use skipstone_kernels::arena::AlignedVec;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
+use crate::reserve;
 pub use crate::shape::{MAX_RANK, Shape};
 
 /// Element type.
@@ -125,7 +126,7 @@ impl fmt::Debug for Fact {
 
 /// An owned dense tensor. Clones, including reshaped ones, share the bytes until one of them is written.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "(Fact, Vec<u8>)", into = "(Fact, Vec<u8>)")]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct Tensor {
     fact: Fact,
     bytes: Bytes,
@@ -328,18 +329,26 @@ impl Tensor {
     }
 }
 
-impl TryFrom<(Fact, Vec<u8>)> for Tensor {
+/// A tensor as an attribute of a stored operator.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    fact: Fact,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
+    bytes: Vec<u8>,
+}
+
+impl TryFrom<Stored> for Tensor {
     type Error = OpError;
 
-    fn try_from((fact, bytes): (Fact, Vec<u8>)) -> Result<Self, OpError> {
+    fn try_from(Stored { fact, bytes }: Stored) -> Result<Self, OpError> {
         Self::from_bytes(fact, &bytes)
     }
 }
 
-impl From<Tensor> for (Fact, Vec<u8>) {
+impl From<Tensor> for Stored {
     fn from(tensor: Tensor) -> Self {
         let bytes = tensor.bytes().to_vec();
-        (tensor.fact, bytes)
+        Self { fact: tensor.fact, bytes }
     }
 }
 

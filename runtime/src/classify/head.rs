@@ -274,7 +274,7 @@ mod tests {
         let mut graph = Graph::new();
         let image = Fact::new(DType::F32, Shape::new(&[1, 3, 4, 4]).unwrap());
         let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: false };
-        let image = graph.add_input("image", image);
+        let image = graph.add_input("image", image).unwrap();
         let mut value = graph.add_node("mean", mean, &[image]).unwrap()[0];
         for (index, op) in ops.into_iter().enumerate() {
             value = graph.add_node(format!("node {index}"), op, &[value]).unwrap()[0];

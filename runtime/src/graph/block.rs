@@ -5,26 +5,29 @@
 //! every added node goes into the block, including nested blocks.
 //!
 //! ```text
-//! graph.begin_block();
-//! let (i, go) = (graph.add_parameter("i", int), graph.add_parameter("go", bool));
-//! let sum = graph.add_parameter("sum", fact);
+//! graph.begin_block()?;
+//! let (i, go) = (graph.add_parameter("i", int)?, graph.add_parameter("go", bool)?);
+//! let sum = graph.add_parameter("sum", fact)?;
 //! let next = graph.add_node("add", Binary::new(BinaryKind::Add), &[sum, x])?[0];
-//! let body = graph.end_block(&[go, next]);
+//! let body = graph.end_block(&[go, next])?;
 //! let results = graph.add_control("loop", Loop { .. }, &[first], vec![body])?;
 //! ```
+
+use skipstone_kernels::arena::NoMemory;
 
 use super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
 use crate::operator::Operator;
 use crate::ops::Op;
 use crate::ops::control::Control;
+use crate::reserve;
 use crate::tensor::Fact;
 
 /// Largest nesting depth of blocks.
 pub const MAX_DEPTH: usize = 16;
 
 /// Nodes owned by a node.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Block {
     /// Values that the owner writes before every run of the block.
     pub parameters: Vec<ValueId>,
@@ -35,7 +38,7 @@ pub struct Block {
 }
 
 /// The contents of the graph's own fields while these hold a block's.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Outer {
     nodes: Vec<Node>,
     inputs: Vec<ValueId>,
@@ -44,18 +47,27 @@ pub(super) struct Outer {
 
 impl Graph {
     /// Begins a block: nodes go into it until it ends.
-    pub fn begin_block(&mut self) {
-        self.enter(Block::default());
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn begin_block(&mut self) -> Result<()> {
+        self.enter(Block::default())
     }
 
     /// Adds a parameter to the innermost open block.
-    pub fn add_parameter(&mut self, name: impl Into<String>, fact: Fact) -> ValueId {
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_parameter(&mut self, name: impl Into<String>, fact: Fact) -> Result<ValueId, NoMemory> {
         self.add_input(name, fact)
     }
 
     /// Ends the innermost open block; its results may be outer values.
-    pub fn end_block(&mut self, results: &[ValueId]) -> Block {
-        self.outputs = results.iter().map(|&id| (String::new(), id)).collect();
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn end_block(&mut self, results: &[ValueId]) -> Result<Block> {
+        self.outputs = unnamed(results)?;
         self.leave()
     }
 
@@ -75,10 +87,11 @@ impl Graph {
         let facts = self.infer(&node)?;
         for (at, fact) in facts.into_iter().enumerate() {
             let value = if at == 0 { node.name.clone() } else { format!("{}.{at}", node.name) };
-            node.outputs.push(self.add_value(value, fact, None));
+            let id = self.add_value(value, fact, None)?;
+            reserve::push(&mut node.outputs, id)?;
         }
         let outputs = node.outputs.clone();
-        self.nodes.push(node);
+        reserve::push(&mut self.nodes, node)?;
         Ok(outputs)
     }
 
@@ -102,23 +115,32 @@ impl Graph {
     }
 
     /// Replaces the graph's own nodes, inputs and outputs by those of a block, until [`leave`](Self::leave).
-    pub(super) fn enter(&mut self, block: Block) {
-        let outputs = block.results.into_iter().map(|id| (String::new(), id)).collect();
-        self.outer.push(Outer {
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn enter(&mut self, block: Block) -> Result<()> {
+        let outputs = unnamed(&block.results)?;
+        let outer = Outer {
             nodes: std::mem::replace(&mut self.nodes, block.nodes),
             inputs: std::mem::replace(&mut self.inputs, block.parameters),
             outputs: std::mem::replace(&mut self.outputs, outputs),
-        });
+        };
+        Ok(reserve::push(&mut self.outer, outer)?)
     }
 
     /// The block entered last, in its current state.
-    pub(super) fn leave(&mut self) -> Block {
-        let Some(Outer { nodes, inputs, outputs }) = self.outer.pop() else { return Block::default() };
-        Block {
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn leave(&mut self) -> Result<Block> {
+        let Some(Outer { nodes, inputs, outputs }) = self.outer.pop() else { return Ok(Block::default()) };
+        let results = reserve::list(self.outputs.iter().map(|(_, id)| *id));
+        self.outputs = outputs;
+        Ok(Block {
             nodes: std::mem::replace(&mut self.nodes, nodes),
             parameters: std::mem::replace(&mut self.inputs, inputs),
-            results: std::mem::replace(&mut self.outputs, outputs).into_iter().map(|(_, id)| id).collect(),
-        }
+            results: results?,
+        })
     }
 
     /// Every node; nodes in blocks come after the node that owns them.
@@ -138,7 +160,55 @@ impl Graph {
     }
 }
 
+/// A block's results as the outputs of a graph.
+fn unnamed(results: &[ValueId]) -> Result<Vec<(String, ValueId)>, NoMemory> {
+    reserve::list(results.iter().map(|&id| (String::new(), id)))
+}
+
+impl Outer {
+    /// A copy.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn copy(&self) -> Result<Self> {
+        Ok(Self {
+            nodes: Node::copies(&self.nodes)?,
+            inputs: reserve::list(self.inputs.iter().copied())?,
+            outputs: reserve::list(self.outputs.iter().cloned())?,
+        })
+    }
+}
+
+impl Block {
+    fn copy(&self) -> Result<Self> {
+        Ok(Self {
+            parameters: reserve::list(self.parameters.iter().copied())?,
+            nodes: Node::copies(&self.nodes)?,
+            results: reserve::list(self.results.iter().copied())?,
+        })
+    }
+}
+
 impl Node {
+    /// A copy, with the nodes inside it.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn copy(&self) -> Result<Self> {
+        Ok(Self {
+            name: self.name.clone(),
+            op: self.op.clone(),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            blocks: reserve::results(self.blocks.iter().map(Block::copy))?,
+        })
+    }
+
+    /// Copies of these nodes.
+    pub(super) fn copies(nodes: &[Self]) -> Result<Vec<Self>> {
+        reserve::results(nodes.iter().map(Self::copy))
+    }
+
     /// Calls `visit` for every value that the node or its blocks read.
     pub fn for_each_read(&self, visit: &mut dyn FnMut(ValueId)) {
         self.inputs.iter().for_each(|&id| visit(id));

@@ -30,7 +30,7 @@ fn check(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
             assert_close(got, want, 1e-4, "a graph with blocks");
         }
     }
-    check_package(graph.clone(), inputs);
+    check_package(graph.copy().unwrap(), inputs);
     want
 }
 
@@ -50,8 +50,8 @@ fn control(build: &mut Build, op: impl Into<Control>, inputs: &[ValueId], blocks
 fn conv(build: &mut Build, x: ValueId, filters: usize) -> ValueId {
     let mut random = Random(filters as u64);
     let channels = build.graph.fact(x).shape[1];
-    let weights = build.graph.add_constant("w", random.floats(&[filters, channels, 3, 3]));
-    let bias = build.graph.add_constant("b", random.floats(&[filters]));
+    let weights = build.graph.add_constant("w", random.floats(&[filters, channels, 3, 3])).unwrap();
+    let bias = build.graph.add_constant("b", random.floats(&[filters])).unwrap();
     build.add(Conv { kernel: [3, 3], pads: [1; 4], ..Conv::POINTWISE }, &[x, weights, bias])
 }
 
@@ -62,14 +62,14 @@ fn branching() -> Graph {
     let condition = is_positive(&mut build, given);
     let x = conv(&mut build, given, 4);
     let x = build.activate(Activation::Relu, x);
-    build.graph.begin_block();
+    build.graph.begin_block().unwrap();
     let wide = conv(&mut build, x, 7);
     let wide = build.activate(Activation::HardSwish, wide);
     let y = conv(&mut build, wide, 4);
-    let then = build.graph.end_block(&[y, given]);
-    build.graph.begin_block();
+    let then = build.graph.end_block(&[y, given]).unwrap();
+    build.graph.begin_block().unwrap();
     let z = build.unary(UnaryKind::Abs, given);
-    let otherwise = build.graph.end_block(&[x, z]);
+    let otherwise = build.graph.end_block(&[x, z]).unwrap();
     let ys = control(&mut build, Control::If, &[condition], vec![then, otherwise]);
     let y = build.binary(BinaryKind::Add, ys[0], ys[1]);
     let y = build.binary(BinaryKind::Add, y, x);
@@ -95,7 +95,7 @@ fn blocks_that_are_not_taken_do_not_run() {
     let mut session = model.session().unwrap();
     let runs = |session: &mut crate::Session, number: f32| {
         let x = vec![number; 120];
-        session.start_profile();
+        session.start_profile().unwrap();
         session.run(&[Tensor::from_slice(&[1, 4, 6, 5], &x).unwrap().view()]).unwrap();
         let steps = model.plan().unwrap().steps.iter().zip(session.step_runs().unwrap());
         let count = |names: &[&str]| {
@@ -116,17 +116,17 @@ fn looping(op: Loop, limit: Option<i64>) -> Graph {
     let other = build.unary(UnaryKind::Neg, x);
     let mut inputs = Vec::new();
     if let Some(limit) = limit {
-        inputs.push(build.graph.add_constant("limit", Tensor::scalar(limit)));
+        inputs.push(build.graph.add_constant("limit", Tensor::scalar(limit)).unwrap());
     }
     if op.conditional {
         inputs.push(is_positive(&mut build, step));
     }
     inputs.extend([x, other, x]);
     let collects = !op.collected.is_empty();
-    build.graph.begin_block();
-    build.graph.add_parameter("i", fact(DType::I64, &[]));
-    let go = build.graph.add_parameter("go", fact(DType::Bool, &[]));
-    let [a, b, sum] = ["a", "b", "sum"].map(|name| build.graph.add_parameter(name, fact(DType::F32, &[3])));
+    build.graph.begin_block().unwrap();
+    build.graph.add_parameter("i", fact(DType::I64, &[])).unwrap();
+    let go = build.graph.add_parameter("go", fact(DType::Bool, &[])).unwrap();
+    let [a, b, sum] = ["a", "b", "sum"].map(|name| build.graph.add_parameter(name, fact(DType::F32, &[3])).unwrap());
     let next = build.binary(BinaryKind::Add, sum, step);
     let mut results = if op.conditional {
         let left = build.with(BinaryKind::Sub, next, 10.0);
@@ -137,7 +137,7 @@ fn looping(op: Loop, limit: Option<i64>) -> Graph {
     };
     results.extend([b, a, next]);
     results.extend(collects.then_some(next));
-    let body = build.graph.end_block(&results);
+    let body = build.graph.end_block(&results).unwrap();
     for y in control(&mut build, op, &inputs, vec![body]) {
         build.output(y);
     }
@@ -185,14 +185,15 @@ fn several_inputs_are_scanned_in_both_directions() {
     let x = build.x;
     let other = build.unary(UnaryKind::Abs, x);
     let zeros = build.constant(&[2, 3], &[0.5; 6]);
-    build.graph.begin_block();
-    build.graph.add_parameter("i", fact(DType::I64, &[]));
-    let go = build.graph.add_parameter("go", fact(DType::Bool, &[]));
-    let [state, a, b] = ["state", "a", "b"].map(|name| build.graph.add_parameter(name, fact(DType::F32, &[2, 3])));
+    build.graph.begin_block().unwrap();
+    build.graph.add_parameter("i", fact(DType::I64, &[])).unwrap();
+    let go = build.graph.add_parameter("go", fact(DType::Bool, &[])).unwrap();
+    let [state, a, b] =
+        ["state", "a", "b"].map(|name| build.graph.add_parameter(name, fact(DType::F32, &[2, 3])).unwrap());
     let half = build.with(BinaryKind::Mul, state, 0.5);
     let sum = build.binary(BinaryKind::Add, half, a);
     let next = build.binary(BinaryKind::Mul, sum, b);
-    let body = build.graph.end_block(&[go, next, sum, b]);
+    let body = build.graph.end_block(&[go, next, sum, b]).unwrap();
     let along = |reverse| Along { axis: 1, reverse };
     let op = Loop {
         iterations: Some(5),
@@ -214,27 +215,27 @@ fn blocks_in_blocks() {
     let outside = build.unary(UnaryKind::Abs, x);
     let inner = |build: &mut Build, sum: ValueId| {
         let condition = is_positive(build, sum);
-        build.graph.begin_block();
+        build.graph.begin_block().unwrap();
         let y = build.binary(BinaryKind::Sub, sum, outside);
-        let then = build.graph.end_block(&[y]);
-        build.graph.begin_block();
-        build.graph.begin_block();
-        build.graph.add_parameter("i", fact(DType::I64, &[]));
-        let go = build.graph.add_parameter("go", fact(DType::Bool, &[]));
-        let held = build.graph.add_parameter("held", fact(DType::F32, &[2, 3]));
+        let then = build.graph.end_block(&[y]).unwrap();
+        build.graph.begin_block().unwrap();
+        build.graph.begin_block().unwrap();
+        build.graph.add_parameter("i", fact(DType::I64, &[])).unwrap();
+        let go = build.graph.add_parameter("go", fact(DType::Bool, &[])).unwrap();
+        let held = build.graph.add_parameter("held", fact(DType::F32, &[2, 3])).unwrap();
         let next = build.binary(BinaryKind::Add, held, outside);
-        let body = build.graph.end_block(&[go, next]);
+        let body = build.graph.end_block(&[go, next]).unwrap();
         let op = Loop { iterations: Some(3), carried: 1, ..Loop::default() };
         let y = control(build, op, &[sum], vec![body])[0];
-        let otherwise = build.graph.end_block(&[y]);
+        let otherwise = build.graph.end_block(&[y]).unwrap();
         control(build, Control::If, &[condition], vec![then, otherwise])[0]
     };
-    build.graph.begin_block();
-    build.graph.add_parameter("i", fact(DType::I64, &[]));
-    let go = build.graph.add_parameter("go", fact(DType::Bool, &[]));
-    let sum = build.graph.add_parameter("sum", fact(DType::F32, &[2, 3]));
+    build.graph.begin_block().unwrap();
+    build.graph.add_parameter("i", fact(DType::I64, &[])).unwrap();
+    let go = build.graph.add_parameter("go", fact(DType::Bool, &[])).unwrap();
+    let sum = build.graph.add_parameter("sum", fact(DType::F32, &[2, 3])).unwrap();
     let next = inner(&mut build, sum);
-    let body = build.graph.end_block(&[go, next]);
+    let body = build.graph.end_block(&[go, next]).unwrap();
     let collected = vec![Along::default()];
     let op = Loop { iterations: Some(6), carried: 1, collected, ..Loop::default() };
     // The collected value is also carried: the body returns it twice.
@@ -248,12 +249,12 @@ fn blocks_in_blocks() {
 fn changing_shapes_and_unbounded_depths_are_refused() {
     let mut build = Build::new(&[3]);
     let x = build.x;
-    build.graph.begin_block();
-    build.graph.add_parameter("i", fact(DType::I64, &[]));
-    let go = build.graph.add_parameter("go", fact(DType::Bool, &[]));
-    build.graph.add_parameter("held", fact(DType::F32, &[3]));
+    build.graph.begin_block().unwrap();
+    build.graph.add_parameter("i", fact(DType::I64, &[])).unwrap();
+    let go = build.graph.add_parameter("go", fact(DType::Bool, &[])).unwrap();
+    build.graph.add_parameter("held", fact(DType::F32, &[3])).unwrap();
     let y = build.constant(&[4], &[0.0; 4]);
-    let body = build.graph.end_block(&[go, y]);
+    let body = build.graph.end_block(&[go, y]).unwrap();
     let op = Loop { iterations: Some(2), carried: 1, ..Loop::default() };
     let refused = build.graph.add_control("grows", op, &[x], vec![body]).unwrap_err().to_string();
     assert!(refused.contains("'grows'") && refused.contains("must not change"), "{refused}");
@@ -262,12 +263,12 @@ fn changing_shapes_and_unbounded_depths_are_refused() {
     let given = build.x;
     let condition = is_positive(&mut build, given);
     let depth = super::MAX_DEPTH + 1;
-    (0..depth).for_each(|_| build.graph.begin_block());
+    (0..depth).for_each(|_| build.graph.begin_block().unwrap());
     let mut y = build.x;
     for _ in 0..depth {
-        let then = build.graph.end_block(&[y]);
-        build.graph.begin_block();
-        let otherwise = build.graph.end_block(&[build.x]);
+        let then = build.graph.end_block(&[y]).unwrap();
+        build.graph.begin_block().unwrap();
+        let otherwise = build.graph.end_block(&[build.x]).unwrap();
         y = control(&mut build, Control::If, &[condition], vec![then, otherwise])[0];
     }
     build.output(y);

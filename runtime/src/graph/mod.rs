@@ -16,6 +16,8 @@ mod source;
 use std::fmt;
 use std::sync::Arc;
 
+use skipstone_kernels::arena::NoMemory;
+
 pub use block::{Block, MAX_DEPTH};
 #[cfg(any(feature = "passes", test))]
 pub use pass::{Channels, Track, optimize};
@@ -25,6 +27,7 @@ pub(crate) use source::{Lowered, Source};
 use crate::error::{Error, Result, list};
 use crate::operator::Operator;
 use crate::ops::Op;
+use crate::reserve;
 use crate::tensor::{Fact, Tensor};
 
 /// Index of a value in [`Graph::values`].
@@ -45,7 +48,7 @@ pub struct Value {
 }
 
 /// An operator applied to values.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Node {
     /// Name, for errors, `inspect` and the profile.
     pub name: String,
@@ -87,7 +90,7 @@ pub struct Variable {
 }
 
 /// A model with every shape known.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Graph {
     values: Vec<Value>,
     /// Nodes in topological order.
@@ -136,32 +139,50 @@ impl Graph {
     }
 
     /// Adds an input.
-    pub fn add_input(&mut self, name: impl Into<String>, fact: Fact) -> ValueId {
-        let id = self.add_value(name, fact, None);
-        self.inputs.push(id);
-        id
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_input(&mut self, name: impl Into<String>, fact: Fact) -> Result<ValueId, NoMemory> {
+        let id = self.add_value(name, fact, None)?;
+        reserve::push(&mut self.inputs, id)?;
+        Ok(id)
     }
 
     /// Adds a constant.
-    pub fn add_constant(&mut self, name: impl Into<String>, tensor: impl Into<Arc<Tensor>>) -> ValueId {
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_constant(
+        &mut self,
+        name: impl Into<String>,
+        tensor: impl Into<Arc<Tensor>>,
+    ) -> Result<ValueId, NoMemory> {
         let tensor = tensor.into();
         self.add_value(name, tensor.fact().clone(), Some(tensor))
     }
 
     /// Adds a value that a node will write; passes that insert nodes use it for their results.
-    pub fn add_value(&mut self, name: impl Into<String>, fact: Fact, constant: Option<Arc<Tensor>>) -> ValueId {
-        self.values.push(Value { name: name.into(), fact, constant, packed: false });
-        ValueId(self.values.len() - 1)
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_value(
+        &mut self,
+        name: impl Into<String>,
+        fact: Fact,
+        constant: Option<Arc<Tensor>>,
+    ) -> Result<ValueId, NoMemory> {
+        reserve::push(&mut self.values, Value { name: name.into(), fact, constant, packed: false })?;
+        Ok(ValueId(self.values.len() - 1))
     }
 
     /// Appends a node; its operator's shape rule computes the facts of its results.
     ///
     /// # Errors
-    /// The shape rule's error, with the node's name.
+    /// The shape rule's error, with the node's name; no memory.
     pub fn add_node(&mut self, name: impl Into<String>, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         let node = self.make_node(name, op, inputs)?;
         let outputs = node.outputs.clone();
-        self.nodes.push(node);
+        reserve::push(&mut self.nodes, node)?;
         Ok(outputs)
     }
 
@@ -173,14 +194,11 @@ impl Graph {
         let (name, op) = (name.into(), op.into());
         let facts = self.facts(inputs);
         let results = op.infer(&facts).map_err(|e| e.at(&name))?;
-        let outputs = results
-            .into_iter()
-            .enumerate()
-            .map(|(i, fact)| {
-                let value = if i == 0 { name.clone() } else { format!("{name}.{i}") };
-                self.add_value(value, fact, None)
-            })
-            .collect();
+        let results = results.into_iter().enumerate().map(|(i, fact)| {
+            let value = if i == 0 { name.clone() } else { format!("{name}.{i}") };
+            self.add_value(value, fact, None)
+        });
+        let outputs = reserve::results(results)?;
         Ok(Node { name, op, inputs: inputs.to_vec(), outputs, blocks: Vec::new() })
     }
 
@@ -207,33 +225,61 @@ impl Graph {
 
     /// For every value: the node that writes it (an index into [`Graph::nodes`]) and the nodes that read it, directly
     /// or in a block; an output of the graph counts as a reader after the last node.
-    #[must_use]
-    pub fn uses(&self) -> Uses {
-        let mut writer = vec![None; self.values.len()];
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn uses(&self) -> Result<Uses> {
+        let mut writer = reserve::copies(None, self.values.len())?;
         for (index, node) in self.nodes.iter().enumerate() {
             for id in &node.outputs {
                 writer[id.0] = Some(index);
             }
         }
         // The readers of every value, by a counting sort: a start is first the end, and moves back as readers are listed.
-        let mut read = Vec::with_capacity(2 * self.nodes.len());
-        for (at, node) in self.nodes.iter().enumerate() {
-            node.for_each_read(&mut |id| read.push((id, at)));
-        }
-        read.extend(self.outputs.iter().map(|&(_, id)| (id, self.nodes.len())));
-        let mut starts = vec![0; self.values.len() + 1];
-        read.iter().for_each(|(id, _)| starts[id.0] += 1);
+        let mut starts = reserve::copies(0, self.values.len() + 1)?;
+        let mut reads = 0;
+        self.for_each_read(&mut |id, _| {
+            starts[id.0] += 1;
+            reads += 1;
+        });
+        let mut read = reserve::empty(reads)?;
+        self.for_each_read(&mut |id, at| read.push((id, at)));
         let mut end = 0;
         for start in &mut starts {
             end += *start;
             *start = end;
         }
-        let mut readers = vec![0; end];
+        let mut readers = reserve::copies(0, end)?;
         for (id, at) in read.into_iter().rev() {
             starts[id.0] -= 1;
             readers[starts[id.0]] = at;
         }
-        Uses { writer, readers, starts }
+        Ok(Uses { writer, readers, starts })
+    }
+
+    /// Calls `visit` for every read of a value by a node, at its index, or as an output.
+    fn for_each_read(&self, visit: &mut dyn FnMut(ValueId, usize)) {
+        for (at, node) in self.nodes.iter().enumerate() {
+            node.for_each_read(&mut |id| visit(id, at));
+        }
+        self.outputs.iter().for_each(|&(_, id)| visit(id, self.nodes.len()));
+    }
+
+    /// A copy, which shares the data of constants.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn copy(&self) -> Result<Self> {
+        let outer = self.outer.iter().map(block::Outer::copy);
+        Ok(Self {
+            values: reserve::list(self.values.iter().cloned())?,
+            nodes: Node::copies(&self.nodes)?,
+            inputs: reserve::list(self.inputs.iter().copied())?,
+            variables: reserve::list(self.variables.iter().cloned())?,
+            outputs: reserve::list(self.outputs.iter().cloned())?,
+            removed: reserve::list(self.removed.iter().cloned())?,
+            outer: reserve::results(outer)?,
+        })
     }
 
     /// Makes a value a constant; no node may write it any more.
@@ -269,10 +315,10 @@ impl Graph {
     /// Checks the graph's invariants: order, arity, facts, a single writer for every value, in blocks too.
     ///
     /// # Errors
-    /// [`Error::Internal`], naming the node, or the shape rule's own error.
+    /// [`Error::Internal`], naming the node, or the shape rule's own error; no memory.
     pub fn check(&self) -> Result<()> {
-        let known: Vec<bool> = self.values.iter().map(|value| value.constant.is_some() || value.packed).collect();
-        let mut check = Check { graph: self, written: known.clone(), known, depth: 0 };
+        let known = || reserve::list(self.values.iter().map(|value| value.constant.is_some() || value.packed));
+        let mut check = Check { graph: self, written: known()?, known: known()?, depth: 0 };
         if let Some(id) = self.inputs.iter().find(|&&id| !check.write(id)) {
             return Err(Error::Internal(format!("the input {} is written twice, or does not exist", id.0)));
         }

@@ -53,8 +53,8 @@ pub(crate) fn from_bytes(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Resu
 
 fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> Result<(OnnxSource, Info)> {
     let (model, checked) = skipstone_onnx::read(&file, &limits)?;
-    let class_names = import::class_names(&model);
-    let (dynamic, assumed_batch) = (import::is_dynamic(&model), import::assumed_batches(&model, shapes));
+    let class_names = import::class_names(&model)?;
+    let (dynamic, assumed_batch) = (import::is_dynamic(&model)?, import::assumed_batches(&model, shapes)?);
     drop(model);
     let folder = skipstone_onnx::external::resolve(path, &checked, &limits)?;
     let mut metadata: BTreeMap<String, String> = checked.metadata.into_iter().collect();

@@ -11,6 +11,7 @@ use super::walk::{Walk, broadcast_strides};
 use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Left, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A tensor broadcast to a fixed shape by NumPy's rule.
@@ -24,6 +25,7 @@ pub struct Expand {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tile {
     /// How many times, for every axis.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub repeats: Vec<usize>,
 }
 

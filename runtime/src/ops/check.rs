@@ -78,8 +78,8 @@ pub(crate) fn single(op: impl Into<Op>, inputs: &[Tensor], constant: &[usize]) -
         .iter()
         .enumerate()
         .map(|(i, t)| match constant.contains(&i) {
-            true => graph.add_constant(format!("c{i}"), t.clone()),
-            false => graph.add_input(format!("x{i}"), t.fact().clone()),
+            true => graph.add_constant(format!("c{i}"), t.clone()).unwrap(),
+            false => graph.add_input(format!("x{i}"), t.fact().clone()).unwrap(),
         })
         .collect();
     let outputs = graph.add_node("node", op, &ids).unwrap();
@@ -90,13 +90,13 @@ pub(crate) fn single(op: impl Into<Op>, inputs: &[Tensor], constant: &[usize]) -
 /// Runs `graph` planned for `isa`, with the passes.
 pub(crate) fn planned(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let options = Options { isa: Some(isa), ..Options::default() };
-    outputs(&Model::from_graph(graph.clone(), &options)?, inputs)
+    outputs(&Model::from_graph(graph.copy().unwrap(), &options)?, inputs)
 }
 
 /// Runs `graph` planned for `isa`, without passes.
 pub(crate) fn planned_as_it_is(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let options = Options { isa: Some(isa), ..Options::default() };
-    outputs(&Model::of_optimized(graph.clone(), &options)?, inputs)
+    outputs(&Model::of_optimized(graph.copy().unwrap(), &options)?, inputs)
 }
 
 /// Runs `model`.

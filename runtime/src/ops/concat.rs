@@ -97,7 +97,9 @@ impl Semantics for Concat {
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {
         let mut at = 0;
-        let mut links = Vec::new();
+        // A node may have thousands of operands.
+        let count = inputs.iter().map(|fact| fact.shape.rank()).sum();
+        let Ok(mut links) = reserve::empty(count) else { return Axes::unknown() };
         for (operand, fact) in inputs.iter().enumerate() {
             for axis in 0..fact.shape.rank() {
                 let how = if axis == self.axis { How::At(at) } else { How::Same };

@@ -10,6 +10,7 @@ use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
 use crate::error::{OpError, list};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
+use crate::reserve;
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
 /// `y[...] = sum of a[...] * b[...]`, where axes with the same label have the same index. An axis of length 1 is
@@ -17,10 +18,13 @@ use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
     /// The label of every axis of the first operand.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub a: Vec<u8>,
     /// The label of every axis of the second operand.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub b: Vec<u8>,
     /// The label of every axis of the result, each once.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub y: Vec<u8>,
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{OpError, list};
 use crate::operator::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// An operator with blocks.
@@ -39,8 +40,10 @@ pub struct Loop {
     /// Number of values passed from each iteration to the next.
     pub carried: usize,
     /// How inputs are cut into slices, one for each of the `iterations`.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub scanned: Vec<Along>,
     /// How results are assembled from slices, one from each of the `iterations`.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub collected: Vec<Along>,
 }
 

@@ -258,7 +258,7 @@ mod tests {
             let (graph, row) = classifier(every);
             let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();
             for isa in Isa::available() {
-                let model = Model::from_graph(graph.clone(), &Options::default().isa(isa)).unwrap();
+                let model = Model::from_graph(graph.copy().unwrap(), &Options::default().isa(isa)).unwrap();
                 let kernel = &model.plan().unwrap().steps[0].choice.kernel;
                 assert_eq!(kernel.starts_with("sparse_"), is_sparse, "{kernel} for one weight of {every}");
                 assert_close(&answer(&model, &row), &want[0], 1e-3, kernel);

@@ -288,7 +288,7 @@ mod tests {
     /// The evaluation of `last` on masked images, compared with its plan on every instruction set.
     fn check(op: Masked, x: &Tensor, mask: &Tensor, tolerance: f64) -> Tensor {
         let mut graph = Graph::new();
-        let [input, of] = [x, mask].map(|t| graph.add_input("", t.fact().clone()));
+        let [input, of] = [x, mask].map(|t| graph.add_input("", t.fact().clone()).unwrap());
         let packed = graph.add_node("gather", Masked::Gather, &[input, of]).unwrap()[0];
         let y = match op {
             Masked::Spread => packed,

@@ -225,15 +225,15 @@ mod tests {
         let mut inputs = Vec::new();
         let mut given = |graph: &mut Graph, t: Tensor| {
             inputs.push(t);
-            graph.add_input("x", inputs[inputs.len() - 1].fact().clone())
+            graph.add_input("x", inputs[inputs.len() - 1].fact().clone()).unwrap()
         };
         let mask = |random: &mut Random, channels: usize| {
             let active: Vec<f32> = (0..batch * channels).map(|_| f32::from(random.below(100) < share)).collect();
             Tensor::from_slice(&[batch, 1, 1, channels], &active).unwrap()
         };
         let mut x = given(&mut graph, random.floats(&dims));
-        let weights = graph.add_constant("w", random.floats(&[filters, channels, kernel, kernel]));
-        let bias = graph.add_constant("b", random.floats(&[filters]));
+        let weights = graph.add_constant("w", random.floats(&[filters, channels, kernel, kernel])).unwrap();
+        let bias = graph.add_constant("b", random.floats(&[filters])).unwrap();
         let out = |len: usize| (len + kernel / 2 * 2 - kernel) / stride + 1;
         let residual =
             roles.residual().map(|_| given(&mut graph, random.floats(&[batch, out(height), out(width), filters])));
@@ -291,7 +291,7 @@ mod tests {
             let want = planned(&graph, Isa::detect(), &inputs).unwrap();
             for (memory, threads) in [(Memory::Fast, 3), (Memory::Small, 1), (Memory::Small, 2)] {
                 let options = Options { memory, threads, ..Options::default() };
-                let mut session = Model::of_optimized(graph.clone(), &options).unwrap().session().unwrap();
+                let mut session = Model::of_optimized(graph.copy().unwrap(), &options).unwrap().session().unwrap();
                 session.run(&inputs.iter().map(Tensor::view).collect::<Vec<_>>()).unwrap();
                 let got = session.output(0).unwrap().to_tensor();
                 match memory {
@@ -312,7 +312,7 @@ mod tests {
         inputs[2] = Tensor::from_slice(&[1, 1, 1, 4], &[1.0f32, 0.0, 0.0, 0.0]).unwrap();
         let model = Model::of_optimized(graph, &Options::default()).unwrap();
         let mut session = model.session().unwrap();
-        session.start_profile();
+        session.start_profile().unwrap();
         for _ in 0..2 {
             session.run(&inputs.iter().map(Tensor::view).collect::<Vec<_>>()).unwrap();
         }

@@ -11,6 +11,7 @@ use super::strided::{BoxCopy, signed};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
 /// The values of the added elements.
@@ -28,6 +29,7 @@ pub enum PadMode {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pad {
     /// Elements added before and after, for every axis.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub pads: Vec<(usize, usize)>,
     /// Their values.
     pub mode: PadMode,

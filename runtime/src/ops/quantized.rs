@@ -9,11 +9,12 @@ use skipstone_kernels::pace::Pace;
 
 use super::number::Number;
 use crate::error::OpError;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// The result for each byte: a function of a quantized element, evaluated for all 256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct ByteTable(Arc<[u8; 256]>);
 
 impl ByteTable {
@@ -31,18 +32,22 @@ impl Deref for ByteTable {
     }
 }
 
-impl TryFrom<Vec<u8>> for ByteTable {
+/// A table in a package.
+#[derive(Serialize, Deserialize)]
+struct Stored(#[serde(deserialize_with = "reserve::deserialize_list")] Vec<u8>);
+
+impl TryFrom<Stored> for ByteTable {
     type Error = &'static str;
 
-    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
+    fn try_from(Stored(bytes): Stored) -> Result<Self, Self::Error> {
         let table = <[u8; 256]>::try_from(bytes).map_err(|_| "a table has 256 bytes")?;
         Ok(Self(Arc::new(table)))
     }
 }
 
-impl From<ByteTable> for Vec<u8> {
+impl From<ByteTable> for Stored {
     fn from(table: ByteTable) -> Self {
-        table.to_vec()
+        Self(table.to_vec())
     }
 }
 

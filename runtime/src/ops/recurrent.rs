@@ -21,6 +21,7 @@ use super::curve::Curve;
 use super::stored::{part, read, store};
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, saturating_product};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape};
 
 /// The kind of layer.
@@ -109,6 +110,7 @@ pub struct Recurrent {
     /// Order of the steps.
     pub direction: Direction,
     /// The gates' functions f, g and h of ONNX; those of the second direction follow.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub functions: Vec<Gate>,
     /// Symmetric bound on the functions' arguments; as in ONNX Runtime, it does not apply to the cell state that
     /// becomes the hidden one.

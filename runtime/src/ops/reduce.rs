@@ -21,12 +21,14 @@ use super::wide::{CHUNK, Wide, by_wide};
 use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A reduction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reduce {
     /// The reduced axes, ascending.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub axes: Vec<usize>,
     /// The kind of reduction.
     pub kind: ReduceKind,

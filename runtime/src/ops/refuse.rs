@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, Tensor};
 
 /// An error in place of results. Its operand, which is not read, keeps it from being folded before the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refuse {
     /// What cannot be computed, and why.
+    #[serde(deserialize_with = "reserve::deserialize_text")]
     pub reason: String,
     /// Facts of the results that it replaces.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub results: Vec<Fact>,
 }
 

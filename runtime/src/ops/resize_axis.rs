@@ -128,7 +128,7 @@ impl ResizeAxis {
         let (radius, of): (f32, fn(f32, f32) -> f32) = match self.filter {
             Filter::Nearest(rounding) => {
                 let nearest = nearest(rounding, at.clamp(0.0, len as f32 - 1.0)).min(len - 1);
-                return reserve::push(terms, (nearest as u32, 1.0));
+                return Ok(reserve::push(terms, (nearest as u32, 1.0))?);
             }
             Filter::Linear => (1.0, |x, _| (1.0 - x.abs()).max(0.0)),
             Filter::Cubic(_) => (2.0, cubic),

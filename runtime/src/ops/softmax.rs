@@ -14,12 +14,14 @@ use super::image::NHWC_AXIS;
 use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Softmax of f32 over adjacent axes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax {
     /// The axes, ascending and without gaps: usually one; before opset 13 all from some axis on.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     pub axes: Vec<usize>,
     /// Probabilities or their logarithms.
     pub kind: SoftmaxKind,

@@ -96,7 +96,7 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Res
         table.extend(hash.section(bytes));
         end = offset + bytes.len();
     }
-    let mut file = reserve::empty(end).map_err(|e| e.at("package"))?;
+    let mut file = reserve::empty(end)?;
     file.extend(MAGIC);
     file.extend(VERSION.to_le_bytes());
     file.extend((sections.len() as u32).to_le_bytes());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::arena::NoMemory;
 
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
@@ -29,15 +30,27 @@ const MAX_BYTES: u64 = 1 << 32;
 pub(super) struct Content {
     /// The target that the weights are packed for; `None` if they are not packed.
     pub target: Option<PackedFor>,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     values: Vec<StoredValue>,
     /// Every node; nodes in blocks come after the node that owns them.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     nodes: Vec<StoredNode>,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     inputs: Vec<usize>,
-    outputs: Vec<(String, usize)>,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
+    outputs: Vec<StoredOutput>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredOutput {
+    #[serde(deserialize_with = "reserve::deserialize_text")]
+    name: String,
+    value: usize,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredValue {
+    #[serde(deserialize_with = "reserve::deserialize_text")]
     name: String,
     fact: Fact,
     data: Data,
@@ -56,48 +69,62 @@ enum Data {
 
 #[derive(Serialize, Deserialize)]
 struct StoredNode {
+    #[serde(deserialize_with = "reserve::deserialize_text")]
     name: String,
     op: Op,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     inputs: Vec<usize>,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     outputs: Vec<usize>,
     packing: Option<StoredPacking>,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     blocks: Vec<StoredBlock>,
 }
 
 /// A block. Its nodes are the next ones in the list; this is their number, without those in nested blocks.
 #[derive(Serialize, Deserialize)]
 struct StoredBlock {
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     parameters: Vec<usize>,
     nodes: usize,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     results: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredPacking {
+    #[serde(deserialize_with = "reserve::deserialize_text")]
     form: String,
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     absorbed: Vec<usize>,
     /// Offset and length in the weights.
+    #[serde(deserialize_with = "reserve::deserialize_list")]
     packed: Vec<(usize, usize)>,
 }
 
 /// The section [`Kind::Variables`](super::container::Kind::Variables): for each of the last inputs, one plus the offset
 /// of its initial value in the weights, and one plus the position of the output that replaces it; 0 if there is none.
-pub(super) type StoredVariables = Vec<(usize, usize)>;
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct StoredVariables(#[serde(deserialize_with = "reserve::deserialize_list")] Vec<(usize, usize)>);
 
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredInfo<'a> {
     /// Keys and values.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "reserve::deserialize_list")]
     metadata: Vec<(&'a str, &'a str)>,
     parameters: u64,
     weight_bytes: u64,
 }
 
-impl<'a> From<&'a Info> for StoredInfo<'a> {
-    fn from(info: &'a Info) -> Self {
-        let metadata = info.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        Self { metadata, parameters: info.parameters, weight_bytes: info.weight_bytes }
+impl<'a> StoredInfo<'a> {
+    /// Refers to this information.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn of(info: &'a Info) -> Result<Self> {
+        let metadata = reserve::list(info.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+        Ok(Self { metadata, parameters: info.parameters, weight_bytes: info.weight_bytes })
     }
 }
 
@@ -105,10 +132,9 @@ impl TryFrom<StoredInfo<'_>> for Info {
     type Error = Error;
 
     fn try_from(stored: StoredInfo<'_>) -> Result<Self> {
-        let copy = |text: &str| reserve::text(text).map_err(|e| e.at("package"));
         let mut metadata = BTreeMap::new();
         for (key, value) in stored.metadata {
-            metadata.insert(copy(key)?, copy(value)?);
+            metadata.insert(reserve::text(key)?, reserve::text(value)?);
         }
         Ok(Self {
             metadata,
@@ -124,7 +150,7 @@ impl TryFrom<StoredInfo<'_>> for Info {
 pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     let bad = |e| Error::Internal(format!("a package cannot be written: {e}"));
     let len = postcard::serialize_with_flavor(value, Size::default()).map_err(bad)?;
-    let mut bytes = reserve::copies(0, len).map_err(|e| e.at("package"))?;
+    let mut bytes = reserve::copies(0, len)?;
     postcard::to_slice(value, &mut bytes).map_err(bad)?;
     Ok(bytes)
 }
@@ -197,28 +223,32 @@ impl Content {
         weights: &mut WeightBytes,
     ) -> Result<Self> {
         let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
-        let mut kept = Kept::of(graph, packed);
+        let mut kept = Kept::of(graph, packed)?;
         let mut packing = |(op, choice): (&Op, &Choice)| {
-            let packed = choice.packed.iter().map(|bytes| Ok((weights.add_packed(op, bytes)?, bytes.len())));
+            let packed =
+                choice.packed.iter().map(|bytes| Ok::<_, Error>((weights.add_packed(op, bytes)?, bytes.len())));
             Ok::<_, Error>(StoredPacking {
                 form: choice.form.clone().unwrap_or_default(),
                 absorbed: choice.absorbed.clone(),
-                packed: packed.collect::<Result<_>>()?,
+                packed: reserve::results(packed)?,
             })
         };
         let nodes = graph.walk().enumerate().map(|(index, node)| {
             Ok::<_, Error>(StoredNode {
                 name: node.name.clone(),
                 op: node.op.clone(),
-                inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
-                outputs: node.outputs.iter().map(|&id| kept.index(id)).collect(),
+                inputs: kept.indices(&node.inputs)?,
+                outputs: kept.indices(&node.outputs)?,
                 packing: packed(index).map(|choice| packing((&node.op, choice))).transpose()?,
-                blocks: node.blocks.iter().map(|block| kept.block(block)).collect(),
+                blocks: reserve::results(node.blocks.iter().map(|block| kept.block(block)))?,
             })
         });
-        let nodes = nodes.collect::<Result<_>>()?;
-        let inputs = graph.inputs.iter().map(|&id| kept.index(id)).collect();
-        let outputs = graph.outputs.iter().map(|(name, id)| (name.clone(), kept.index(*id))).collect();
+        let nodes = reserve::results(nodes)?;
+        let inputs = kept.indices(&graph.inputs)?;
+        let outputs = graph.outputs.iter();
+        let outputs =
+            outputs.map(|(name, id)| Ok::<_, Error>(StoredOutput { name: name.clone(), value: kept.index(*id)? }));
+        let outputs = reserve::results(outputs)?;
         let values = kept.ids.iter().map(|&id| {
             let value = graph.value(id);
             let data = match &value.constant {
@@ -228,7 +258,7 @@ impl Content {
             };
             Ok::<_, Error>(StoredValue { name: value.name.clone(), fact: value.fact.clone(), data })
         });
-        Ok(Self { target, values: values.collect::<Result<_>>()?, nodes, inputs, outputs })
+        Ok(Self { target, values: reserve::results(values)?, nodes, inputs, outputs })
     }
 
     /// Stores the variables of `graph`.
@@ -238,16 +268,20 @@ impl Content {
     pub fn store_variables(graph: &Graph, weights: &mut WeightBytes) -> Result<StoredVariables> {
         let mut offset = |tensor: &Arc<Tensor>| Ok::<_, Error>(weights.add(tensor.bytes())? + 1);
         let stored = graph.variables.iter().map(|Variable { initial, next }| {
-            Ok((initial.as_ref().map_or(Ok(0), &mut offset)?, next.map_or(0, |next| next + 1)))
+            Ok::<_, Error>((initial.as_ref().map_or(Ok(0), &mut offset)?, next.map_or(0, |next| next + 1)))
         });
-        stored.collect()
+        reserve::results(stored).map(StoredVariables)
     }
 
     /// The graph and the packed weights of its nodes, restored with the section of weights.
     ///
     /// # Errors
     /// `package.format` for an invalid graph; errors of a node's shape rule.
-    pub fn restore(self, weights: &Bytes, variables: &[(usize, usize)]) -> Result<(Graph, Vec<Option<Packing>>)> {
+    pub fn restore(
+        self,
+        weights: &Bytes,
+        StoredVariables(variables): &StoredVariables,
+    ) -> Result<(Graph, Vec<Option<Packing>>)> {
         let odd = |what: &str| refused(PackageFault::Format, what);
         let part = |offset: usize, len: usize| {
             let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
@@ -265,7 +299,7 @@ impl Content {
             return Err(odd("the same weights are listed twice"));
         }
         // Whether each value is written: so far only the constants.
-        let mut written = Vec::with_capacity(self.values.len());
+        let mut written = reserve::empty(self.values.len())?;
         for StoredValue { name, fact, data } in self.values {
             let constant = match data {
                 Data::At(offset) => {
@@ -275,21 +309,19 @@ impl Content {
                 Data::None | Data::Packed => None,
             };
             written.push(data != Data::None);
-            let id = graph.add_value(name, fact, constant);
+            let id = graph.add_value(name, fact, constant)?;
             if data == Data::Packed {
                 graph.set_packed(id);
             }
         }
-        let known = |ids: &[usize]| {
-            let in_range = ids.iter().all(|&id| id < written.len());
-            in_range.then(|| ids.iter().map(|&id| ValueId(id)).collect::<Vec<_>>())
+        let count = written.len();
+        let known = |id: usize| match id < count {
+            true => Ok(ValueId(id)),
+            false => Err(odd("a node refers to a value that does not exist")),
         };
-        let outside = || odd("a node refers to a value that does not exist");
-        graph.inputs = known(&self.inputs).ok_or_else(outside)?;
-        for (name, id) in self.outputs {
-            let id = known(&[id]).and_then(|ids| ids.first().copied()).ok_or_else(outside)?;
-            graph.outputs.push((name, id));
-        }
+        graph.inputs = reserve::results(self.inputs.into_iter().map(known))?;
+        let outputs = self.outputs.into_iter().map(|output| Ok::<_, Error>((output.name, known(output.value)?)));
+        graph.outputs = reserve::results(outputs)?;
         let given = graph.inputs.len().saturating_sub(variables.len());
         for (&(initial, next), &id) in variables.iter().zip(graph.inputs.iter().skip(given)) {
             let fact = graph.fact(id);
@@ -297,23 +329,20 @@ impl Content {
                 let held = Tensor::shared(fact.clone(), part(offset, fact.bytes())?);
                 held.map(Arc::new).map_err(|e| e.at(&graph.value(id).name))
             });
-            graph.variables.push(Variable { initial: initial.transpose()?, next: next.checked_sub(1) });
+            let variable = Variable { initial: initial.transpose()?, next: next.checked_sub(1) };
+            reserve::push(&mut graph.variables, variable)?;
         }
         if graph.variables.len() != variables.len() {
             return Err(odd("it has more variables than inputs"));
         }
-        let mut packings = Vec::with_capacity(self.nodes.len());
+        let mut packings = reserve::empty(self.nodes.len())?;
         let mut stored = self.nodes.into_iter();
         while stored.len() > 0 {
             let mut restore = Restore { stored: &mut stored, packings: &mut packings, known: &known, part: &part };
-            graph.nodes.push(restore.node(0)?);
+            let node = restore.node(0)?;
+            reserve::push(&mut graph.nodes, node)?;
         }
-        let mut results = Vec::new();
-        for node in graph.walk() {
-            results.extend(&node.outputs);
-            results.extend(node.blocks.iter().flat_map(|block| &block.parameters));
-        }
-        for id in graph.inputs.iter().chain(&results) {
+        for id in graph.inputs.iter().chain(graph.walk().flat_map(results)) {
             match written.get_mut(id.0) {
                 Some(by @ false) => *by = true,
                 _ => return Err(odd("a value is written twice")),
@@ -324,11 +353,16 @@ impl Content {
     }
 }
 
+/// The values that a node writes, also as the parameters of its blocks.
+fn results(node: &Node) -> impl Iterator<Item = &ValueId> {
+    node.outputs.iter().chain(node.blocks.iter().flat_map(|block| &block.parameters))
+}
+
 /// Nodes of a package being turned into those of a graph.
 struct Restore<'a> {
     stored: &'a mut std::vec::IntoIter<StoredNode>,
     packings: &'a mut Vec<Option<Packing>>,
-    known: &'a dyn Fn(&[usize]) -> Option<Vec<ValueId>>,
+    known: &'a dyn Fn(usize) -> Result<ValueId>,
     part: &'a dyn Fn(usize, usize) -> Result<Bytes>,
 }
 
@@ -336,29 +370,29 @@ impl Restore<'_> {
     /// The next node, nested in `depth` blocks, and the nodes in its own blocks.
     fn node(&mut self, depth: usize) -> Result<Node> {
         let odd = |what: &str| refused(PackageFault::Format, what);
-        let known =
-            |ids: &[usize]| (self.known)(ids).ok_or_else(|| odd("a node refers to a value that does not exist"));
+        let of_file = self.known;
+        let known = |ids: Vec<usize>| reserve::results(ids.into_iter().map(of_file));
         let stored = self.stored.next().ok_or_else(|| odd("a block has fewer nodes than it says"))?;
         let StoredNode { name, op, inputs, outputs, packing, blocks } = stored;
-        let mut node = Node {
-            name,
-            op,
-            inputs: known(&inputs)?,
-            outputs: known(&outputs)?,
-            blocks: Vec::with_capacity(blocks.len()),
-        };
+        let mut node =
+            Node { name, op, inputs: known(inputs)?, outputs: known(outputs)?, blocks: reserve::empty(blocks.len())? };
         let packing = packing.map(|StoredPacking { form, absorbed, packed }| {
-            let packed =
-                packed.into_iter().map(|(offset, len)| (self.part)(offset, len)).collect::<Result<Vec<_>>>()?;
+            let packed = reserve::results(packed.into_iter().map(|(offset, len)| (self.part)(offset, len)))?;
             Ok::<_, Error>(Packing { form, packed, absorbed })
         });
-        self.packings.push(packing.transpose()?);
+        reserve::push(self.packings, packing.transpose()?)?;
         for StoredBlock { parameters, nodes, results } in blocks {
             if depth == MAX_DEPTH {
                 return Err(odd("blocks are nested too deep"));
             }
-            let (parameters, results) = (known(&parameters)?, known(&results)?);
-            let nodes = (0..nodes).map(|_| self.node(depth + 1)).collect::<Result<_>>()?;
+            let (parameters, results) = (known(parameters)?, known(results)?);
+            // A file says any number of nodes: there is room for each that it has.
+            let mut held = Vec::new();
+            for _ in 0..nodes {
+                let node = self.node(depth + 1)?;
+                reserve::push(&mut held, node)?;
+            }
+            let nodes = held;
             node.blocks.push(Block { parameters, nodes, results });
         }
         Ok(node)
@@ -373,27 +407,33 @@ struct Kept {
 }
 
 impl Kept {
-    fn of<'a>(graph: &Graph, packed: impl Fn(usize) -> Option<&'a Choice>) -> Self {
-        let mut read: HashSet<ValueId> = graph.outputs.iter().map(|(_, id)| *id).collect();
+    fn of<'a>(graph: &Graph, packed: impl Fn(usize) -> Option<&'a Choice>) -> Result<Self> {
+        let mut read = reserve::set(graph.outputs.iter().map(|(_, id)| *id))?;
         for (index, node) in graph.walk().enumerate() {
             let absorbed = packed(index).map_or(&[][..], |choice| &choice.absorbed);
             let unpacked = node.inputs.iter().enumerate().filter(|(position, _)| !absorbed.contains(position));
-            read.extend(unpacked.map(|(_, id)| *id));
-            read.extend(node.blocks.iter().flat_map(|block| &block.results));
+            for id in unpacked.map(|(_, id)| id).chain(node.blocks.iter().flat_map(|block| &block.results)) {
+                reserve::add(&mut read, *id)?;
+            }
         }
-        Self { ids: Vec::new(), at: HashMap::new(), read }
+        Ok(Self { ids: Vec::new(), at: HashMap::new(), read })
     }
 
-    fn block(&mut self, block: &Block) -> StoredBlock {
-        let parameters = block.parameters.iter().map(|&id| self.index(id)).collect();
-        let results = block.results.iter().map(|&id| self.index(id)).collect();
-        StoredBlock { parameters, nodes: block.nodes.len(), results }
+    fn block(&mut self, block: &Block) -> Result<StoredBlock, NoMemory> {
+        let (parameters, results) = (self.indices(&block.parameters)?, self.indices(&block.results)?);
+        Ok(StoredBlock { parameters, nodes: block.nodes.len(), results })
     }
 
-    fn index(&mut self, id: ValueId) -> usize {
-        *self.at.entry(id).or_insert_with(|| {
-            self.ids.push(id);
-            self.ids.len() - 1
-        })
+    fn indices(&mut self, ids: &[ValueId]) -> Result<Vec<usize>, NoMemory> {
+        reserve::results(ids.iter().map(|&id| self.index(id)))
+    }
+
+    fn index(&mut self, id: ValueId) -> Result<usize, NoMemory> {
+        if let Some(&at) = self.at.get(&id) {
+            return Ok(at);
+        }
+        reserve::push(&mut self.ids, id)?;
+        reserve::insert(&mut self.at, id, self.ids.len() - 1)?;
+        Ok(self.ids.len() - 1)
     }
 }

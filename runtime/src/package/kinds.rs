@@ -38,9 +38,9 @@ fn refused(graph: &Graph, code: &str) {
 #[test]
 fn one_step_of_a_few_bytes() {
     let mut graph = Graph::new();
-    let x = graph.add_input("x", fact(&[1, 1024, 1024, 4]));
-    let w = graph.add_input("w", fact(&[64, 4, 512, 512]));
-    let bias = graph.add_input("bias", fact(&[64]));
+    let x = graph.add_input("x", fact(&[1, 1024, 1024, 4])).unwrap();
+    let w = graph.add_input("w", fact(&[64, 4, 512, 512])).unwrap();
+    let bias = graph.add_input("bias", fact(&[64])).unwrap();
     let conv = Conv { kernel: [512; 2], pads: [256; 4], layout: Layout::Nhwc, ..Conv::POINTWISE };
     let y = graph.add_node("conv", conv, &[x, w, bias]).unwrap()[0];
     graph.outputs.push(("y".into(), y));
@@ -51,7 +51,7 @@ fn one_step_of_a_few_bytes() {
 #[test]
 fn a_tensor_of_a_few_bytes() {
     let mut graph = Graph::new();
-    let x = graph.add_input("x", fact(&[1]));
+    let x = graph.add_input("x", fact(&[1])).unwrap();
     let y = graph.add_node("expand", Expand { shape: Shape::new(&[1 << 29]).unwrap() }, &[x]).unwrap()[0];
     graph.outputs.push(("y".into(), y));
     refused(&graph, "model.limit");
@@ -61,9 +61,9 @@ fn a_tensor_of_a_few_bytes() {
 #[test]
 fn one_weight_of_many_convolutions() {
     let mut graph = Graph::new();
-    let mut x = graph.add_input("x", fact(&[1, 1, 1, 64]));
-    let weights = graph.add_constant("w", Tensor::zeros(fact(&[64, 64, 1, 1])));
-    let bias = graph.add_constant("b", Tensor::zeros(fact(&[64])));
+    let mut x = graph.add_input("x", fact(&[1, 1, 1, 64])).unwrap();
+    let weights = graph.add_constant("w", Tensor::zeros(fact(&[64, 64, 1, 1]))).unwrap();
+    let bias = graph.add_constant("b", Tensor::zeros(fact(&[64]))).unwrap();
     for index in 0..1000 {
         let conv = Conv { layout: Layout::Nhwc, ..Conv::POINTWISE };
         x = graph.add_node(format!("conv{index}"), conv, &[x, weights, bias]).unwrap()[0];
@@ -79,7 +79,7 @@ fn one_weight_of_many_convolutions() {
 #[test]
 fn tensors_that_all_live_long() {
     let mut graph = Graph::new();
-    let x = graph.add_input("x", fact(&[16]));
+    let x = graph.add_input("x", fact(&[16])).unwrap();
     let mut held = vec![x];
     for index in 0..1500 {
         held.push(graph.add_node(format!("first{index}"), relu(), &[held[index]]).unwrap()[0]);
@@ -100,9 +100,9 @@ fn tensors_that_all_live_long() {
 #[test]
 fn no_channels() {
     let mut graph = Graph::new();
-    let x = graph.add_input("x", fact(&[1, 4, 4, 0]));
-    let weights = graph.add_constant("w", Tensor::zeros(fact(&[8, 0, 1, 1])));
-    let bias = graph.add_constant("b", Tensor::from_slice(&[8], &[2f32; 8]).unwrap());
+    let x = graph.add_input("x", fact(&[1, 4, 4, 0])).unwrap();
+    let weights = graph.add_constant("w", Tensor::zeros(fact(&[8, 0, 1, 1]))).unwrap();
+    let bias = graph.add_constant("b", Tensor::from_slice(&[8], &[2f32; 8]).unwrap()).unwrap();
     let conv = Conv { layout: Layout::Nhwc, ..Conv::POINTWISE };
     let Ok(y) = graph.add_node("conv", conv, &[x, weights, bias]) else { return };
     graph.outputs.push(("y".into(), y[0]));
@@ -117,9 +117,9 @@ fn no_channels() {
 #[test]
 fn packages_agree_with_the_plain_evaluation() {
     let mut graph = Graph::new();
-    let x = graph.add_input("x", fact(&[1, 4, 4, 8]));
-    let weights = graph.add_constant("w", Tensor::from_slice(&[8, 8, 1, 1], &[0.25f32; 64]).unwrap());
-    let bias = graph.add_constant("b", Tensor::from_slice(&[8], &[0.5f32; 8]).unwrap());
+    let x = graph.add_input("x", fact(&[1, 4, 4, 8])).unwrap();
+    let weights = graph.add_constant("w", Tensor::from_slice(&[8, 8, 1, 1], &[0.25f32; 64]).unwrap()).unwrap();
+    let bias = graph.add_constant("b", Tensor::from_slice(&[8], &[0.5f32; 8]).unwrap()).unwrap();
     let conv = Conv { layout: Layout::Nhwc, ..Conv::POINTWISE };
     let y = graph.add_node("conv", conv, &[x, weights, bias]).unwrap()[0];
     let y = graph.add_node("relu", relu(), &[y]).unwrap()[0];

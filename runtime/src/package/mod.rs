@@ -35,6 +35,7 @@ use crate::info::Info;
 use crate::operator::{Operator, Packing};
 use crate::ops::Op;
 use crate::plan::{Plan, Target, Tuning};
+use crate::reserve;
 use container::{Container, Kind};
 use content::{Content, StoredInfo, StoredVariables, WeightBytes};
 
@@ -70,26 +71,27 @@ pub(crate) fn write_tuned(
     target: Option<(Target, Option<&Tuning>)>,
     key: Option<&SigningKey>,
 ) -> Result<Vec<u8>> {
-    let foreign: Vec<&str> = graph.walk().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str()).collect();
+    let foreign = graph.walk().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str());
+    let foreign = reserve::list(foreign)?;
     if !foreign.is_empty() {
         let reason = "has no kernel and needs the tract fallback, which devices do not have".to_owned();
         return Err(Error::Unsupported { node: foreign.join("', '"), reason });
     }
     let mut choices = Vec::new();
     if let Some((target, tuning)) = target {
-        let mut steps = Plan::with(graph.clone(), target, &[], tuning)?.steps.into_iter();
+        let mut steps = Plan::with(graph.copy()?, target, &[], tuning)?.steps.into_iter();
         let mut choice = |node: &Node| {
             let alias = node.op.alias(&graph.facts(&node.inputs)).is_some();
             if alias { None } else { steps.next().map(|step| step.choice) }
         };
-        choices = graph.walk().map(&mut choice).collect();
+        choices = reserve::list(graph.walk().map(&mut choice))?;
     }
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
     let variables = usize::from(!graph.variables.is_empty());
     let mut weights = WeightBytes::at(container::first_offset(3 + variables));
     let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights)?)?;
     let variables = content::encode(&Content::store_variables(graph, &mut weights)?)?;
-    let info = content::encode(&StoredInfo::from(info))?;
+    let info = content::encode(&StoredInfo::of(info)?)?;
     let mut sections = vec![(Kind::Graph, &content[..]), (Kind::Info, &info), (Kind::Weights, &weights.bytes)];
     // The first section's offset is known before the others are written: so experts can be at pages of the file.
     if graph.walk().any(|node| matches!(node.op, Op::Routed(_))) {
@@ -132,8 +134,9 @@ impl Package {
         let content: Content = content::decode(container.section(Kind::Graph)?)?;
         let info: StoredInfo<'_> = content::decode(container.section(Kind::Info)?)?;
         let packed_for = content.target;
-        let variables: StoredVariables =
-            container.optional(Kind::Variables).map_or(Ok(Vec::new()), |bytes| content::decode(bytes))?;
+        let variables: StoredVariables = container
+            .optional(Kind::Variables)
+            .map_or_else(|| Ok(StoredVariables::default()), |bytes| content::decode(bytes))?;
         let (graph, packings) = content.restore(container.section(Kind::Weights)?, &variables)?;
         Ok(Self { graph, packings, packed_for, info: info.try_into()?, signer: container.signer })
     }

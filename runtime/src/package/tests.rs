@@ -33,13 +33,14 @@ fn numbers(dims: &[usize], seed: u32) -> Tensor {
 fn given() -> Graph {
     let mut graph = Graph::new();
     let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
-    let mut x = graph.add_input("image", fact(&[1, 3, 8, 8]));
+    let mut x = graph.add_input("image", fact(&[1, 3, 8, 8])).unwrap();
     let convolutions = [(16, 3, 1, 3), (16, 16, 16, 3), (24, 16, 1, 1), (24, 24, 1, 3)];
     for (index, (filters, channels, groups, kernel)) in convolutions.into_iter().enumerate() {
         let seed = index as u32;
-        let weights =
-            graph.add_constant(format!("w{index}"), numbers(&[filters, channels / groups, kernel, kernel], seed));
-        let bias = graph.add_constant(format!("b{index}"), numbers(&[filters], seed + 10));
+        let weights = graph
+            .add_constant(format!("w{index}"), numbers(&[filters, channels / groups, kernel, kernel], seed))
+            .unwrap();
+        let bias = graph.add_constant(format!("b{index}"), numbers(&[filters], seed + 10)).unwrap();
         let conv = Conv {
             kernel: [kernel; 2],
             stride: [1, 1],
@@ -53,7 +54,7 @@ fn given() -> Graph {
         x = graph.add_node(format!("conv{index}"), conv, &[x, weights, bias]).unwrap()[0];
     }
     let row = graph.add_node("row", Reshape { shape: Shape::new(&[1, 1, 24 * 64]).unwrap() }, &[x]).unwrap()[0];
-    let weights = graph.add_constant("classes", numbers(&[1, 24 * 64, 10], 20));
+    let weights = graph.add_constant("classes", numbers(&[1, 24 * 64, 10], 20)).unwrap();
     let product = MatMul { transposed: false, activation: Activation::None };
     let y = graph.add_node("product", product, &[row, weights]).unwrap()[0];
     graph.outputs.push(("scores".into(), y));
@@ -256,7 +257,7 @@ fn a_section_longer_or_shorter_than_its_content_is_refused() {
 fn packed_weights_must_be_aligned() {
     let graph = network();
     let (mut weights, target) = (WeightBytes::at(0), target(Isa::detect(), Memory::Fast, Precision::F32));
-    let steps = Plan::new(graph.clone(), target).unwrap().steps;
+    let steps = Plan::new(graph.copy().unwrap(), target).unwrap().steps;
     // The first node and step is the layout conversion, the second the first convolution.
     let mut choices = vec![None; graph.nodes.len()];
     choices[1] = Some(steps[1].choice.clone());
@@ -284,7 +285,11 @@ fn weights_listed_twice_are_refused() {
     assert_eq!(code(open(&whole.package())), "opened");
     let content: Content = content::decode(&whole.graph).unwrap();
     let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
-    assert!(content.restore(&short, &[]).is_err_and(|error| error.to_string().contains("listed twice")));
+    assert!(
+        content
+            .restore(&short, &StoredVariables::default())
+            .is_err_and(|error| error.to_string().contains("listed twice"))
+    );
 }
 
 #[test]

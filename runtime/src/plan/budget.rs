@@ -105,7 +105,7 @@ mod tests {
     /// An image under windows of this size.
     fn pooled(side: usize) -> Graph {
         let mut graph = Graph::new();
-        let x = graph.add_input("x", floats(&[1, 1, 2048, 2048]));
+        let x = graph.add_input("x", floats(&[1, 1, 2048, 2048])).unwrap();
         let pads = [side / 2; 4];
         let out = [2048 + 2 * (side / 2) - side + 1; 2];
         let pool = Pool { kernel: [side; 2], pads, out, ..Pool::global(PoolFn::Max, 1, 1) };
@@ -126,14 +126,14 @@ mod tests {
     fn a_few_bytes_cannot_ask_for_any_amount_of_memory() {
         let copied = || {
             let mut graph = Graph::new();
-            let x = graph.add_input("x", floats(&[1 << 16]));
+            let x = graph.add_input("x", floats(&[1 << 16])).unwrap();
             graph.outputs = (0..100).map(|index| (format!("y{index}"), x)).collect();
             graph
         };
         assert!(Model::from_graph(copied(), &Options::default()).is_ok());
         refused(copied(), Limits { memory_bytes: 20 << 20, ..Limits::default() });
         let mut graph = Graph::new();
-        let x = graph.add_input("x", floats(&[1 << 29]));
+        let x = graph.add_input("x", floats(&[1 << 29])).unwrap();
         let y = graph.add_node("relu", Activate { activation: Activation::Relu }, &[x]);
         graph.outputs.push(("y".into(), y.unwrap()[0]));
         refused(graph, Limits::default());
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn tensors_without_elements_are_run() {
         let mut graph = Graph::new();
-        let x = graph.add_input("x", floats(&[2, 0, 3]));
+        let x = graph.add_input("x", floats(&[2, 0, 3])).unwrap();
         let y = graph.add_node("relu", Activate { activation: Activation::Relu }, &[x]).unwrap()[0];
         graph.outputs.push(("y".into(), y));
         let model = Model::from_graph(graph, &Options::default()).unwrap();
@@ -157,8 +157,8 @@ mod tests {
     /// As many products of one constant.
     fn products(count: usize) -> Graph {
         let mut graph = Graph::new();
-        let mut x = graph.add_input("x", floats(&[1, 1, 512]));
-        let w = graph.add_constant("w", Tensor::from_slice(&[1, 512, 512], &[0.5f32; 512 * 512]).unwrap());
+        let mut x = graph.add_input("x", floats(&[1, 1, 512])).unwrap();
+        let w = graph.add_constant("w", Tensor::from_slice(&[1, 512, 512], &[0.5f32; 512 * 512]).unwrap()).unwrap();
         for index in 0..count {
             let product = MatMul { transposed: false, activation: Activation::None };
             x = graph.add_node(format!("product{index}"), product, &[x, w]).unwrap()[0];

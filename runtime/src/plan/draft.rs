@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use skipstone_kernels::arena::NoMemory;
+
 use super::flow::{Arm, Branch, Flow, Move, Repeat};
 use super::planner::Planner;
 use super::{Plan, Port, Step, Variable, memory};
@@ -9,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Node, ValueId};
 use crate::operator::{Choice, Operands, Operator, Place};
 use crate::ops::control::{Loop, Slices};
+use crate::reserve;
 use crate::tensor::Tensor;
 
 /// A step whose operands have no places yet.
@@ -34,8 +37,10 @@ pub(super) struct ArmDraft {
 pub(super) struct RepeatDraft {
     pub op: Loop,
     pub end: usize,
-    pub parameters: Vec<usize>,
-    pub results: Vec<ValueId>,
+    /// Of the iteration's number and its condition.
+    pub parameters: [usize; 2],
+    /// The first result.
+    pub goes_on: ValueId,
     pub start: Vec<(ValueId, usize)>,
     pub scanned: Vec<(ValueId, usize, Slices)>,
     pub collected: Vec<(ValueId, usize, Slices)>,
@@ -54,9 +59,9 @@ impl Planner<'_> {
     /// Places everything.
     pub fn finish(self) -> Result<Plan> {
         let Self { graph, target, values, requests, steps: drafts, work, .. } = self;
-        let layout = memory::place(&requests);
-        let mut constants = Constants { indices: vec![None; values.len()], tensors: Vec::new() };
-        let mut given = vec![None; values.len()];
+        let layout = memory::place(&requests)?;
+        let mut constants = Constants { indices: reserve::copies(None, values.len())?, tensors: Vec::new() };
+        let mut given = reserve::copies(None, values.len())?;
         graph.inputs.iter().enumerate().for_each(|(at, id)| given[id.0] = Some(at));
         let range = |request: usize| layout.range(request, requests[request].bytes);
         let mut place = |id: ValueId| -> Result<Place> {
@@ -69,7 +74,7 @@ impl Planner<'_> {
             }
             let tensor = graph.constant(root);
             let tensor = tensor.ok_or_else(|| Error::Internal(format!("nothing writes value {}", root.0)))?;
-            Ok(Place::Constant(constants.index(root, tensor)))
+            Ok(Place::Constant(constants.index(root, tensor)?))
         };
 
         let inputs = graph.inputs.iter().enumerate().map(|(i, &id)| Port {
@@ -77,35 +82,35 @@ impl Planner<'_> {
             fact: graph.fact(id).clone(),
             place: Place::Input(i),
         });
-        let mut inputs: Vec<Port> = inputs.collect();
-        let held = inputs.split_off(inputs.len().saturating_sub(graph.variables.len()));
-        let variables = held.into_iter().zip(&graph.variables).map(|(port, variable)| Variable {
+        let mut inputs: Vec<Port> = reserve::list(inputs)?;
+        let held = inputs.drain(inputs.len().saturating_sub(graph.variables.len())..);
+        let variables = held.zip(&graph.variables).map(|(port, variable)| Variable {
             port,
             initial: variable.initial.clone(),
             next: variable.next,
         });
-        let variables = variables.collect();
-        let outputs = graph
-            .outputs
-            .iter()
-            .map(|(name, id)| Ok(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? }))
-            .collect::<Result<_>>()?;
-        let mut steps = Vec::with_capacity(drafts.len());
+        let variables = reserve::list(variables)?;
+        let outputs = graph.outputs.iter().map(|(name, id)| {
+            Ok::<_, Error>(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? })
+        });
+        let outputs = reserve::results(outputs)?;
+        let mut steps = reserve::empty(drafts.len())?;
         for (at, Draft { node, choice, scratch, flow }) in drafts.into_iter().enumerate() {
             let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
             for (position, &id) in node.inputs.iter().enumerate() {
                 let absorbed = choice.absorbed.contains(&position);
-                operands.inputs.push(if absorbed { Place::Arena(0..0) } else { place(id)? });
+                let place = if absorbed { Place::Arena(0..0) } else { place(id)? };
+                reserve::push(&mut operands.inputs, place)?;
             }
             let written = node.outputs.iter().filter_map(|id| values[id.0].request).chain(scratch);
-            operands.writes = written.map(range).collect();
+            operands.writes = reserve::list(written.map(range))?;
             let flow = flow.map(|flow| flow.placed(at, &operands, &mut place, &range)).transpose()?.map(Box::new);
             let (inputs, outputs) = (graph.facts(&node.inputs), graph.facts(&node.outputs));
             steps.push(Step {
                 macs: node.op.macs(&inputs, &outputs),
                 work: node.op.work(&inputs, &outputs),
-                inputs: inputs.into_iter().cloned().collect(),
-                outputs: outputs.into_iter().cloned().collect(),
+                inputs: reserve::list(inputs.into_iter().cloned())?,
+                outputs: reserve::list(outputs.into_iter().cloned())?,
                 name: node.name,
                 op: node.op,
                 choice,
@@ -142,27 +147,26 @@ impl FlowDraft {
             Self::Branch { condition, arms: [then, otherwise] } => {
                 let mut arm = |start: usize, arm: ArmDraft| -> Result<Arm> {
                     let moves = arm.moves.into_iter().map(|(id, to)| Ok(Move { from: place(id)?, to: range(to) }));
-                    Ok(Arm { steps: start..arm.end, moves: moves.collect::<Result<_>>()? })
+                    Ok(Arm { steps: start..arm.end, moves: reserve::results::<_, Error>(moves)? })
                 };
                 let middle = then.end;
                 let (then, otherwise) = (arm(at + 1, then)?, arm(middle, otherwise)?);
                 Ok(Flow::Branch(Branch { condition: place(condition)?, then, otherwise }))
             }
             Self::Repeat(draft) => {
-                let RepeatDraft { op, end, parameters, results, start, scanned, collected, next } = *draft;
-                let mut moved = |(id, to): (ValueId, usize)| Ok(Move { from: place(id)?, to: range(to) });
-                let start = start.into_iter().map(&mut moved).collect::<Result<_>>()?;
+                let RepeatDraft { op, end, parameters, goes_on, start, scanned, collected, next } = *draft;
+                let mut moved = |(id, to): (ValueId, usize)| Ok::<_, Error>(Move { from: place(id)?, to: range(to) });
+                let start = reserve::results(start.into_iter().map(&mut moved))?;
                 let next = next.into_iter().map(|draw| match draw {
                     Draw::Value(id, to) => moved((id, to)),
                     Draw::Request(from, to) => Ok(Move { from: Place::Arena(range(from)), to: range(to) }),
                 });
-                let next = next.collect::<Result<_>>()?;
-                let mut cut = |(id, to, slices): (ValueId, usize, Slices)| Ok((place(id)?, range(to), slices));
-                let scanned = scanned.into_iter().map(&mut cut).collect::<Result<_>>()?;
-                let collected = collected.into_iter().map(&mut cut).collect::<Result<_>>()?;
+                let next = reserve::results(next)?;
+                let mut cut =
+                    |(id, to, slices): (ValueId, usize, Slices)| Ok::<_, Error>((place(id)?, range(to), slices));
+                let scanned = reserve::results(scanned.into_iter().map(&mut cut))?;
+                let collected = reserve::results(collected.into_iter().map(&mut cut))?;
                 let given = |held: bool, at: usize| if held { operands.inputs.get(at).cloned() } else { None };
-                let goes_on =
-                    results.first().copied().ok_or_else(|| Error::Internal("a body has no results".into()))?;
                 Ok(Flow::Repeat(Repeat {
                     body: at + 1..end,
                     iterations: op.iterations,
@@ -189,10 +193,11 @@ struct Constants {
 }
 
 impl Constants {
-    fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> usize {
-        *self.indices[id.0].get_or_insert_with(|| {
-            self.tensors.push(tensor.clone());
-            self.tensors.len() - 1
-        })
+    fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> Result<usize, NoMemory> {
+        if let Some(index) = self.indices[id.0] {
+            return Ok(index);
+        }
+        reserve::push(&mut self.tensors, tensor.clone())?;
+        Ok(*self.indices[id.0].insert(self.tensors.len() - 1))
     }
 }

@@ -13,6 +13,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use skipstone_kernels::arena::NoMemory;
+
+use crate::reserve;
+
 /// Alignment of every tensor: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
@@ -65,26 +69,28 @@ impl ArenaLayout {
 }
 
 /// Places every request.
-#[must_use]
-pub fn place(requests: &[Request]) -> ArenaLayout {
+///
+/// # Errors
+/// No memory for the lists of this.
+pub fn place(requests: &[Request]) -> Result<ArenaLayout, NoMemory> {
     place_within(requests, PAIRS)
 }
 
 /// Like [`place`], looking at most at `pairs` pairs of tensors.
-fn place_within(requests: &[Request], mut pairs: usize) -> ArenaLayout {
-    let lower_bound = moments(requests).into_iter().max().unwrap_or(0);
-    let pressure = pressures(requests);
+fn place_within(requests: &[Request], mut pairs: usize) -> Result<ArenaLayout, NoMemory> {
+    let lower_bound = moments(requests)?.into_iter().max().unwrap_or(0);
+    let pressure = pressures(requests)?;
     let largest = |size: usize| usize::MAX - size;
     let orders = [
-        in_order(requests, &|_, r| (largest(r.padded()), r.first)),
-        in_order(requests, &|i, r| (largest(pressure[i]), largest(r.padded()))),
-        in_order(requests, &|_, r| (largest(r.padded() * (r.last - r.first + 1)), r.first)),
-        in_order(requests, &|_, r| (r.first, largest(r.padded()))),
+        in_order(requests, &|_, r| (largest(r.padded()), r.first))?,
+        in_order(requests, &|i, r| (largest(pressure[i]), largest(r.padded())))?,
+        in_order(requests, &|_, r| (largest(r.padded() * (r.last - r.first + 1)), r.first))?,
+        in_order(requests, &|_, r| (r.first, largest(r.padded())))?,
     ];
 
     let mut best: Option<(Vec<usize>, Placement)> = None;
     for order in orders {
-        let Some(placement) = greedy(requests, &order, &mut pairs) else { break };
+        let Some(placement) = greedy(requests, &order, &mut pairs)? else { break };
         if best.as_ref().is_none_or(|(_, best)| placement.bytes < best.bytes) {
             best = Some((order, placement));
         }
@@ -93,44 +99,51 @@ fn place_within(requests: &[Request], mut pairs: usize) -> ArenaLayout {
         }
     }
     let Some((mut trial_order, mut best)) = best else {
-        let Placement { offsets, bytes } = as_they_come(requests);
-        return ArenaLayout { offsets, bytes, lower_bound };
+        let Placement { offsets, bytes } = as_they_come(requests)?;
+        return Ok(ArenaLayout { offsets, bytes, lower_bound });
     };
-    let mut trial = best.clone();
+    let mut trial = best.copy()?;
+    let mut moved = reserve::empty(requests.len())?;
     for _ in 0..ROUNDS {
         if best.bytes == lower_bound {
             break;
         }
         // A request that reaches the top was placed too late: place it first.
         let top = |&i: &usize| trial.offsets[i] + requests[i].padded() == trial.bytes;
-        let (mut moved, rest): (Vec<usize>, Vec<usize>) = trial_order.iter().partition(|i| top(i));
-        moved.extend(rest);
-        trial_order = moved;
-        let Some(next) = greedy(requests, &trial_order, &mut pairs) else { break };
+        moved.clear();
+        moved.extend(trial_order.iter().filter(|i| top(i)));
+        moved.extend(trial_order.iter().filter(|i| !top(i)));
+        std::mem::swap(&mut trial_order, &mut moved);
+        let Some(next) = greedy(requests, &trial_order, &mut pairs)? else { break };
         trial = next;
         if trial.bytes < best.bytes {
-            best = trial.clone();
+            best = trial.copy()?;
         }
     }
-    ArenaLayout { offsets: best.offsets, bytes: best.bytes, lower_bound }
+    Ok(ArenaLayout { offsets: best.offsets, bytes: best.bytes, lower_bound })
 }
 
 /// The requests' indices, ordered by key.
-fn in_order(requests: &[Request], key: &dyn Fn(usize, &Request) -> (usize, usize)) -> Vec<usize> {
+fn in_order(requests: &[Request], key: &dyn Fn(usize, &Request) -> (usize, usize)) -> Result<Vec<usize>, NoMemory> {
     let keyed = requests.iter().enumerate().map(|(index, request)| {
         let (first, second) = key(index, request);
         (first, second, index)
     });
-    let mut keyed: Vec<(usize, usize, usize)> = keyed.collect();
+    let mut keyed: Vec<(usize, usize, usize)> = reserve::list(keyed)?;
     keyed.sort_unstable();
-    keyed.into_iter().map(|(_, _, index)| index).collect()
+    reserve::list(keyed.into_iter().map(|(_, _, index)| index))
 }
 
 /// Offsets of all requests, and their total size.
-#[derive(Clone)]
 struct Placement {
     offsets: Vec<usize>,
     bytes: usize,
+}
+
+impl Placement {
+    fn copy(&self) -> Result<Self, NoMemory> {
+        Ok(Self { offsets: reserve::list(self.offsets.iter().copied())?, bytes: self.bytes })
+    }
 }
 
 /// Number of steps covered by the requests.
@@ -139,34 +152,32 @@ fn steps(requests: &[Request]) -> usize {
 }
 
 /// Bytes alive at every step.
-fn moments(requests: &[Request]) -> Vec<usize> {
+fn moments(requests: &[Request]) -> Result<Vec<usize>, NoMemory> {
     let steps = steps(requests);
-    let mut change = vec![0isize; steps + 1];
+    let mut change = reserve::copies(0isize, steps + 1)?;
     for r in requests {
         change[r.first] += r.padded().cast_signed();
         change[r.last + 1] -= r.padded().cast_signed();
     }
     let mut alive = 0isize;
-    change
-        .iter()
-        .take(steps)
-        .map(|c| {
-            alive += c;
-            alive.unsigned_abs()
-        })
-        .collect()
+    reserve::list(change.iter().take(steps).map(|c| {
+        alive += c;
+        alive.unsigned_abs()
+    }))
 }
 
 /// For every request, the largest number of bytes alive during its life.
-fn pressures(requests: &[Request]) -> Vec<usize> {
-    let moments = moments(requests);
+fn pressures(requests: &[Request]) -> Result<Vec<usize>, NoMemory> {
+    let moments = moments(requests)?;
     let steps = moments.len();
     // A segment tree: node i is the larger of nodes 2i and 2i + 1, and the leaves are the steps.
-    let mut tree = [vec![0; steps], moments].concat();
+    let mut tree = reserve::copies(0, 2 * steps)?;
+    tree[steps..].copy_from_slice(&moments);
     for i in (1..steps).rev() {
         tree[i] = tree[2 * i].max(tree[2 * i + 1]);
     }
-    requests.iter().map(|r| segments(steps, r.first..r.last + 1).map(|node| tree[node]).max().unwrap_or(0)).collect()
+    let pressure = |r: &Request| segments(steps, r.first..r.last + 1).map(|node| tree[node]).max().unwrap_or(0);
+    reserve::list(requests.iter().map(pressure))
 }
 
 /// The nodes of a segment tree with `len` leaves that together cover a range, O(log len) of them.
@@ -200,17 +211,18 @@ struct Placed<'a> {
 }
 
 impl<'a> Placed<'a> {
-    fn none(requests: &'a [Request]) -> Self {
+    fn none(requests: &'a [Request]) -> Result<Self, NoMemory> {
         let steps = steps(requests);
-        Self { requests, steps, through: vec![Vec::new(); 2 * steps], starting: vec![Vec::new(); steps] }
+        let lists = |count| reserve::copies(Vec::new(), count);
+        Ok(Self { requests, steps, through: lists(2 * steps)?, starting: lists(steps)? })
     }
 
-    fn add(&mut self, index: usize) {
+    fn add(&mut self, index: usize) -> Result<(), NoMemory> {
         let Request { first, last, .. } = self.requests[index];
         for node in segments(self.steps, first..last + 1) {
-            self.through[node].push(index);
+            reserve::push(&mut self.through[node], index)?;
         }
-        self.starting[first].push(index);
+        reserve::push(&mut self.starting[first], index)
     }
 
     /// Those alive at some step of `request`: at its first step, or starting after it.
@@ -224,9 +236,9 @@ impl<'a> Placed<'a> {
 
 /// Places requests in this order, each into the tightest gap among the already placed ones that are alive at the same
 /// time; `None` if it would look at more than `pairs`, which it decreases.
-fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Placement> {
-    let mut offsets = vec![0; requests.len()];
-    let mut placed = Placed::none(requests);
+fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Result<Option<Placement>, NoMemory> {
+    let mut offsets = reserve::copies(0, requests.len())?;
+    let mut placed = Placed::none(requests)?;
     // Start, end, and index.
     let mut neighbors: Vec<(usize, usize, usize)> = Vec::new();
     let mut total = 0;
@@ -235,9 +247,12 @@ fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Pl
         let size = request.padded();
         neighbors.clear();
         let ranges = placed.beside(request).map(|i| (offsets[i], offsets[i] + requests[i].padded(), i));
-        neighbors.extend(ranges.take(*pairs));
+        reserve::extend(&mut neighbors, ranges.take(*pairs))?;
         // A long life also takes time for each of its steps.
-        *pairs = pairs.checked_sub(neighbors.len() + request.last - request.first + 1)?;
+        match pairs.checked_sub(neighbors.len() + request.last - request.first + 1) {
+            Some(left) => *pairs = left,
+            None => return Ok(None),
+        }
         neighbors.sort_unstable();
         let (mut end, mut gap): (usize, Option<Range<usize>>) = (0, None);
         for &(start, its_end, _) in &neighbors {
@@ -248,24 +263,24 @@ fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Pl
         }
         offsets[index] = gap.map_or(end, |g| g.start);
         total = total.max(offsets[index] + size);
-        placed.add(index);
+        placed.add(index)?;
     }
-    Some(Placement { offsets, bytes: total })
+    Ok(Some(Placement { offsets, bytes: total }))
 }
 
 /// Places requests step by step, each into the tightest gap at its first step.
-fn as_they_come(requests: &[Request]) -> Placement {
-    let mut offsets = vec![0; requests.len()];
+fn as_they_come(requests: &[Request]) -> Result<Placement, NoMemory> {
+    let mut offsets = reserve::copies(0, requests.len())?;
     let mut free = Gaps::default();
-    let births = in_order(requests, &|_, r| (r.first, usize::MAX - r.padded()));
-    let mut deaths = in_order(requests, &|_, r| (r.last, 0)).into_iter().peekable();
+    let births = in_order(requests, &|_, r| (r.first, usize::MAX - r.padded()))?;
+    let mut deaths = in_order(requests, &|_, r| (r.last, 0))?.into_iter().peekable();
     for index in births {
         while let Some(dead) = deaths.next_if(|&dead| requests[dead].last < requests[index].first) {
             free.give_back(offsets[dead], requests[dead].padded());
         }
         offsets[index] = free.take(requests[index].padded());
     }
-    Placement { offsets, bytes: free.end }
+    Ok(Placement { offsets, bytes: free.end })
 }
 
 /// The free parts of a growing arena; no two are adjacent.
@@ -336,6 +351,7 @@ mod tests {
             let total: usize = requests.iter().map(Request::padded).sum();
             // Greedily, and with too many pairs for that.
             for layout in [place(&requests), place_within(&requests, 0), place_within(&requests, 500)] {
+                let layout = layout.unwrap();
                 prop_assert!(layout.bytes <= total);
                 for (i, a) in requests.iter().enumerate() {
                     prop_assert_eq!(layout.offsets[i] % ALIGNMENT, 0);
@@ -357,17 +373,17 @@ mod tests {
         let count = 100_000;
         let requests: Vec<Request> = (0..count).map(|first| Request { bytes: 64, first, last: count }).collect();
         let mut pairs = PAIRS;
-        assert!(greedy(&requests, &(0..count).collect::<Vec<_>>(), &mut pairs).is_none());
-        assert_eq!(place(&requests).bytes, count * 64);
+        assert!(greedy(&requests, &(0..count).collect::<Vec<_>>(), &mut pairs).unwrap().is_none());
+        assert_eq!(place(&requests).unwrap().bytes, count * 64);
     }
 
     #[test]
     fn a_long_chain_takes_its_widest_pair() {
         let requests: Vec<Request> =
             (0..20_000).map(|i| Request { bytes: 64 * (1 + i * 7 % 13), first: i, last: i + 1 }).collect();
-        let layout = place(&requests);
+        let layout = place(&requests).unwrap();
         assert_eq!(layout.bytes, layout.lower_bound);
-        assert!(place_within(&requests, 0).bytes < 2 * layout.lower_bound);
+        assert!(place_within(&requests, 0).unwrap().bytes < 2 * layout.lower_bound);
     }
 
     #[test]
@@ -375,7 +391,7 @@ mod tests {
         let sizes = [640, 6400, 1280, 640, 3200];
         let requests: Vec<Request> =
             sizes.iter().enumerate().map(|(i, &bytes)| Request { bytes, first: i, last: i + 1 }).collect();
-        let layout = place(&requests);
+        let layout = place(&requests).unwrap();
         assert_eq!(layout.bytes, layout.lower_bound);
         assert_eq!(layout.bytes, 6400 + 1280);
     }

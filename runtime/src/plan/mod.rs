@@ -27,6 +27,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Removed};
 use crate::operator::{BindContext, Choice, Execute, Io, Operands, Operator, Packing, Place};
 use crate::ops::Op;
+use crate::reserve;
 use crate::tensor::{Fact, Tensor};
 
 /// One kernel call, or a branch or loop over the steps after it.
@@ -122,7 +123,7 @@ impl Plan {
         packings: &[Option<Packing>],
         tuning: Option<&Tuning>,
     ) -> Result<Self> {
-        planner::Planner::new(graph, target, packings, tuning).plan()
+        planner::Planner::new(graph, target, packings, tuning)?.plan()
     }
 
     /// Copies constants out of the file that they are a part of.
@@ -170,29 +171,26 @@ impl Program {
     /// # Errors
     /// A kernel that this build does not have, with the node's name.
     pub fn new(plan: Plan) -> Result<Self> {
-        let executables = plan
-            .steps
-            .iter()
-            .map(|step| {
-                let constants = step.operands.inputs.iter().map(|place| match place {
-                    Place::Constant(i) => plan.constants.get(*i).map(AsRef::as_ref),
-                    Place::Input(_) | Place::Arena(_) => None,
-                });
-                let cx = BindContext {
-                    inputs: step.inputs.iter().collect(),
-                    outputs: step.outputs.iter().collect(),
-                    constants: constants.collect(),
-                    absorbed: &step.choice.absorbed,
-                    kernel: &step.choice.kernel,
-                    isa: plan.isa,
-                };
-                if step.flow.is_some() {
-                    let nothing: Box<dyn Execute> = Box::new(|_: &mut Io<'_, '_>| Ok(()));
-                    return Ok(nothing);
-                }
-                step.op.bind(&cx).map_err(|e| e.at(&step.name))
-            })
-            .collect::<Result<_>>()?;
+        let executables = plan.steps.iter().map(|step| {
+            if step.flow.is_some() {
+                let nothing: Box<dyn Execute> = Box::new(|_: &mut Io<'_, '_>| Ok(()));
+                return Ok(nothing);
+            }
+            let constants = step.operands.inputs.iter().map(|place| match place {
+                Place::Constant(i) => plan.constants.get(*i).map(AsRef::as_ref),
+                Place::Input(_) | Place::Arena(_) => None,
+            });
+            let cx = BindContext {
+                inputs: reserve::list(&step.inputs)?,
+                outputs: reserve::list(&step.outputs)?,
+                constants: reserve::list(constants)?,
+                absorbed: &step.choice.absorbed,
+                kernel: &step.choice.kernel,
+                isa: plan.isa,
+            };
+            step.op.bind(&cx).map_err(|e| e.at(&step.name))
+        });
+        let executables = reserve::results(executables)?;
         Ok(Self { plan, executables, experts: None })
     }
 

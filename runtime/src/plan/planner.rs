@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 
-use skipstone_kernels::arena::Slab;
+use skipstone_kernels::arena::{NoMemory, Slab};
 
 use super::draft::{ArmDraft, Draft, Draw, FlowDraft, RepeatDraft};
 use super::{Plan, Request, Target, Tuning};
@@ -21,6 +21,7 @@ use crate::operator::{Choice, Operator, Packing, PlanContext};
 use crate::ops::Op;
 use crate::ops::control::{Control, Loop};
 use crate::options::Memory;
+use crate::reserve;
 use crate::tensor::Tensor;
 
 /// Packed weights may take this many times the bytes of the graph's constants: more than any kernel's layout does for
@@ -73,9 +74,16 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(graph: Graph, target: Target, packings: &'a [Option<Packing>], tuning: Option<&'a Tuning>) -> Self {
+    /// # Errors
+    /// No memory.
+    pub fn new(
+        graph: Graph,
+        target: Target,
+        packings: &'a [Option<Packing>],
+        tuning: Option<&'a Tuning>,
+    ) -> Result<Self> {
         let planned = |root| PlannedValue { root, readers: 0, forms: Vec::new(), request: None };
-        let mut values: Vec<PlannedValue> = alias_roots(&graph).into_iter().map(planned).collect();
+        let mut values = reserve::list(alias_roots(&graph)?.into_iter().map(planned))?;
         let mut read = |id: ValueId| {
             let root = values[id.0].root;
             values[root.0].readers += 1;
@@ -87,7 +95,7 @@ impl<'a> Planner<'a> {
             graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.fact().bytes()).sum();
         let slab = RefCell::new(Slab::new(if target.memory == Memory::Fast { constants } else { 0 }));
         let most_kept = constants.saturating_mul(PACKED_PER_BYTE).saturating_add(PACKED_BYTES);
-        Self {
+        Ok(Self {
             graph,
             work,
             target,
@@ -104,7 +112,7 @@ impl<'a> Planner<'a> {
             loops: Vec::new(),
             steps: Vec::new(),
             nodes: 0,
-        }
+        })
     }
 
     pub fn plan(mut self) -> Result<Plan> {
@@ -112,7 +120,7 @@ impl<'a> Planner<'a> {
         self.block(nodes)?;
         for index in 0..self.graph.outputs.len() {
             let id = self.graph.outputs[index].1;
-            self.read(id, self.steps.len());
+            self.read(id, self.steps.len())?;
         }
         self.finish()
     }
@@ -142,7 +150,7 @@ impl<'a> Planner<'a> {
             self.graph.constant(root).is_some() && (value.readers > 1 || !value.forms.is_empty())
         });
         let cx = PlanContext {
-            constants: node.inputs.iter().map(|&id| self.constant(id)).collect(),
+            constants: reserve::list(node.inputs.iter().map(|&id| self.constant(id)))?,
             packing: self.packings.get(index).and_then(Option::as_ref),
             tuning: self.tuning,
             slab: if shared.is_some() { &self.apart } else { &self.slab },
@@ -168,16 +176,15 @@ impl<'a> Planner<'a> {
         }
         let at = self.steps.len();
         for &id in &node.outputs {
-            self.write(id, at);
+            self.write(id, at)?;
         }
         for (position, &id) in node.inputs.iter().enumerate() {
             if !choice.absorbed.contains(&position) {
-                self.read(id, at);
+                self.read(id, at)?;
             }
         }
-        let scratch = (choice.scratch > 0).then(|| self.request(choice.scratch, at));
-        self.steps.push(Draft { node, choice, scratch, flow: None });
-        Ok(())
+        let scratch = if choice.scratch > 0 { Some(self.request(choice.scratch, at)?) } else { None };
+        Ok(reserve::push(&mut self.steps, Draft { node, choice, scratch, flow: None })?)
     }
 
     /// Counts packed weights; equal packed forms of a constant that several nodes read are kept once.
@@ -189,7 +196,7 @@ impl<'a> Planner<'a> {
                 Some(form) => *bytes = form.clone(),
                 None => {
                     self.kept = self.kept.saturating_add(bytes.len());
-                    forms.into_iter().for_each(|forms| forms.push(bytes.clone()));
+                    forms.map_or(Ok(()), |forms| reserve::push(forms, bytes.clone()))?;
                 }
             }
         }
@@ -202,17 +209,17 @@ impl<'a> Planner<'a> {
         let at = self.steps.len();
         let blocks = std::mem::take(&mut node.blocks);
         let Some(&condition) = node.inputs.first() else { return Err(block_mismatch(&node)) };
-        self.read(condition, at);
-        let results: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
+        self.read(condition, at)?;
+        let results = reserve::results(node.outputs.iter().map(|&id| self.write(id, at)))?;
         let name = node.name.clone();
-        self.push(node, "branch");
+        self.push(node, "branch")?;
         let mut arms = Vec::new();
         for Block { nodes, results: values, .. } in blocks {
-            let moves = self.arm(&nodes, &values, &results);
+            let moves = self.arm(&nodes, &values, &results)?;
             self.block(nodes)?;
             let end = self.steps.len();
             for (&id, &request) in values.iter().zip(&results) {
-                self.read(id, end - 1);
+                self.read(id, end - 1)?;
                 self.requests[request].last = self.requests[request].last.max(end - 1);
             }
             arms.push(ArmDraft { end, moves });
@@ -225,69 +232,69 @@ impl<'a> Planner<'a> {
 
     /// Makes the nodes of a branch write its results directly to their places, and returns those that have to be moved
     /// there.
-    fn arm(&mut self, nodes: &[Node], values: &[ValueId], results: &[usize]) -> Vec<(ValueId, usize)> {
+    fn arm(
+        &mut self,
+        nodes: &[Node],
+        values: &[ValueId],
+        results: &[usize],
+    ) -> Result<Vec<(ValueId, usize)>, NoMemory> {
         let aliased = |node: &&Node| node.op.alias(&self.graph.facts(&node.inputs)).is_some();
-        let mut written: Vec<ValueId> =
-            nodes.iter().filter(|node| !aliased(node)).flat_map(|node| node.outputs.iter().copied()).collect();
+        let written = nodes.iter().filter(|node| !aliased(node)).flat_map(|node| node.outputs.iter().copied());
+        let mut written = reserve::list(written)?;
         written.sort_unstable();
         let mut moves = Vec::new();
         for (&id, &request) in values.iter().zip(results) {
             let root = self.root(id);
             match &mut self.values[root.0].request {
                 place @ None if written.binary_search(&root).is_ok() => *place = Some(request),
-                _ => moves.push((id, request)),
+                _ => reserve::push(&mut moves, (id, request))?,
             }
         }
-        moves
+        Ok(moves)
     }
 
     fn repeat(&mut self, mut node: Node, op: Loop) -> Result<()> {
         let at = self.steps.len();
         let Some(Block { parameters, nodes, results }) = node.blocks.pop() else { return Err(block_mismatch(&node)) };
         let (first, count) = (op.first_carried(), op.carried);
-        let inputs = node.inputs.clone();
-        inputs.iter().for_each(|&id| self.read(id, at));
+        let inputs = reserve::list(node.inputs.iter().copied())?;
+        inputs.iter().try_for_each(|&id| self.read(id, at))?;
         // Everything outside the iterations lives as long as the loop.
-        let outputs: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
+        let outputs = reserve::results(node.outputs.iter().map(|&id| self.write(id, at)))?;
         let carried = 2..2 + count;
         for (&id, &request) in parameters[carried.clone()].iter().zip(&outputs) {
             self.values[id.0].request = Some(request);
         }
-        let places: Vec<usize> = parameters.iter().map(|&id| self.write(id, at)).collect();
+        let places = reserve::results(parameters.iter().map(|&id| self.write(id, at)))?;
+        let given = inputs.iter().skip(first).take(count).copied();
         let mut draft = RepeatDraft {
-            start: inputs
-                .iter()
-                .skip(first)
-                .take(count)
-                .copied()
-                .zip(places[carried.clone()].iter().copied())
-                .collect(),
+            start: reserve::list(given.zip(places[carried.clone()].iter().copied()))?,
             scanned: Vec::new(),
             collected: Vec::new(),
             next: Vec::new(),
-            parameters: places.clone(),
-            results: results.clone(),
+            parameters: [places[0], places[1]],
+            goes_on: *results.first().ok_or_else(|| block_mismatch(&node))?,
             end: 0,
             op,
         };
         for ((&id, &place), along) in
             inputs.iter().skip(first + count).zip(&places[carried.end..]).zip(&draft.op.scanned)
         {
-            draft.scanned.push((id, place, along.slices(self.graph.fact(id))));
+            reserve::push(&mut draft.scanned, (id, place, along.slices(self.graph.fact(id))))?;
         }
         for ((&id, &whole), along) in results.iter().skip(1 + count).zip(&outputs[count..]).zip(&draft.op.collected) {
             let output = node.outputs[count + draft.collected.len()];
-            draft.collected.push((id, whole, along.slices(self.graph.fact(output))));
+            reserve::push(&mut draft.collected, (id, whole, along.slices(self.graph.fact(output))))?;
         }
-        let own: Vec<usize> = places.iter().chain(&outputs).copied().collect();
-        self.push(node, "loop");
+        let own = reserve::list(places.iter().chain(&outputs).copied())?;
+        self.push(node, "loop")?;
 
-        self.loops.push(Vec::new());
-        inputs.iter().skip(first + count).for_each(|&id| self.read(id, at));
+        reserve::push(&mut self.loops, Vec::new())?;
+        inputs.iter().skip(first + count).try_for_each(|&id| self.read(id, at))?;
         self.block(nodes)?;
-        draft.next = self.carry(&parameters, &results, &places, count, at);
+        draft.next = self.carry(&parameters, &results, &places, count, at)?;
         let end = self.steps.len();
-        results.iter().for_each(|&id| self.read(id, end - 1));
+        results.iter().try_for_each(|&id| self.read(id, end - 1))?;
         let captured = self.loops.pop().unwrap_or_default();
         for request in captured.into_iter().chain(own) {
             self.requests[request].last = self.requests[request].last.max(end - 1);
@@ -310,9 +317,9 @@ impl<'a> Planner<'a> {
         places: &[usize],
         count: usize,
         at: usize,
-    ) -> Vec<Draw> {
+    ) -> Result<Vec<Draw>, NoMemory> {
         let (mut aside, mut direct, mut back) = (Vec::new(), Vec::new(), Vec::new());
-        let mut given = parameters.to_vec();
+        let mut given = reserve::list(parameters.iter().copied())?;
         given.sort_unstable();
         for ((&id, &own), &place) in results.iter().skip(1).zip(&parameters[2..2 + count]).zip(&places[2..]) {
             let root = self.root(id);
@@ -320,25 +327,25 @@ impl<'a> Planner<'a> {
                 continue;
             }
             if given.binary_search(&root).is_ok() {
-                let kept = self.request(self.graph.fact(id).bytes(), at);
-                aside.push(Draw::Value(id, kept));
-                back.push(Draw::Request(kept, place));
+                let kept = self.request(self.graph.fact(id).bytes(), at)?;
+                reserve::push(&mut aside, Draw::Value(id, kept))?;
+                reserve::push(&mut back, Draw::Request(kept, place))?;
             } else {
-                direct.push(Draw::Value(id, place));
+                reserve::push(&mut direct, Draw::Value(id, place))?;
             }
         }
-        aside.into_iter().chain(direct).chain(back).collect()
+        reserve::list(aside.into_iter().chain(direct).chain(back))
     }
 
-    fn push(&mut self, node: Node, kernel: &str) {
+    fn push(&mut self, node: Node, kernel: &str) -> Result<(), NoMemory> {
         let choice = Choice { kernel: kernel.to_owned(), ..Choice::default() };
-        self.steps.push(Draft { node, choice, scratch: None, flow: None });
+        reserve::push(&mut self.steps, Draft { node, choice, scratch: None, flow: None })
     }
 
-    fn request(&mut self, bytes: usize, at: usize) -> usize {
-        self.requests.push(Request { bytes, first: at, last: at });
-        self.depths.push(self.loops.len());
-        self.requests.len() - 1
+    fn request(&mut self, bytes: usize, at: usize) -> Result<usize, NoMemory> {
+        reserve::push(&mut self.requests, Request { bytes, first: at, last: at })?;
+        reserve::push(&mut self.depths, self.loops.len())?;
+        Ok(self.requests.len() - 1)
     }
 
     fn root(&self, id: ValueId) -> ValueId {
@@ -351,24 +358,22 @@ impl<'a> Planner<'a> {
     }
 
     /// The request of a value that step `at` writes.
-    fn write(&mut self, id: ValueId, at: usize) -> usize {
+    fn write(&mut self, id: ValueId, at: usize) -> Result<usize, NoMemory> {
         if let Some(request) = self.values[id.0].request {
             self.requests[request].last = self.requests[request].last.max(at);
-            return request;
+            return Ok(request);
         }
-        let request = self.request(self.graph.fact(id).bytes(), at);
+        let request = self.request(self.graph.fact(id).bytes(), at)?;
         self.values[id.0].request = Some(request);
-        request
+        Ok(request)
     }
 
     /// Step `at` reads a value; every enclosing loop outside of which the value was written reads it again in the next
     /// iteration.
-    fn read(&mut self, id: ValueId, at: usize) {
-        let Some(request) = self.values[self.root(id).0].request else { return };
+    fn read(&mut self, id: ValueId, at: usize) -> Result<(), NoMemory> {
+        let Some(request) = self.values[self.root(id).0].request else { return Ok(()) };
         self.requests[request].last = self.requests[request].last.max(at);
-        if let Some(outermost) = self.loops.get_mut(self.depths[request]) {
-            outermost.push(request);
-        }
+        self.loops.get_mut(self.depths[request]).map_or(Ok(()), |outermost| reserve::push(outermost, request))
     }
 }
 
@@ -377,8 +382,8 @@ fn block_mismatch(node: &Node) -> Error {
 }
 
 /// For every value, the value whose bytes it shares.
-fn alias_roots(graph: &Graph) -> Vec<ValueId> {
-    let mut roots: Vec<ValueId> = (0..graph.values().len()).map(ValueId).collect();
+fn alias_roots(graph: &Graph) -> Result<Vec<ValueId>, NoMemory> {
+    let mut roots = reserve::list((0..graph.values().len()).map(ValueId))?;
     for node in graph.walk() {
         if let (Some(input), [output]) = (node.op.alias(&graph.facts(&node.inputs)), node.outputs.as_slice())
             && let Some(source) = node.inputs.get(input)
@@ -386,5 +391,5 @@ fn alias_roots(graph: &Graph) -> Vec<ValueId> {
             roots[output.0] = roots[source.0];
         }
     }
-    roots
+    Ok(roots)
 }

@@ -23,6 +23,7 @@ use crate::limits::{Allowance, Limits};
 use crate::operator::Place;
 use crate::ops::Budget;
 use crate::plan::{Port, Program};
+use crate::reserve;
 use crate::tensor::{Fact, Tensor, TensorView};
 
 use crate::value::Value;
@@ -166,15 +167,19 @@ impl Session {
     }
 
     /// Starts (or restarts) the profile, which adds up the time of every step.
-    pub fn start_profile(&mut self) {
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn start_profile(&mut self) -> Result<()> {
         let steps = self.engine.plan().map_or(0, |p| p.steps.len());
         self.profile = Some(Profile {
-            times: vec![Duration::ZERO; steps],
-            runs: vec![0; steps],
-            active: vec![0.0; steps],
+            times: reserve::copies(Duration::ZERO, steps)?,
+            runs: reserve::copies(0, steps)?,
+            active: reserve::copies(0.0, steps)?,
             #[cfg(any(feature = "passes", test))]
-            selected: vec![Vec::new(); steps],
+            selected: reserve::copies(Vec::new(), steps)?,
         });
+        Ok(())
     }
 
     /// Time of every step since [`start_profile`](Self::start_profile), in the plan's order.
@@ -322,7 +327,7 @@ fn unchanged(outputs: &[Port]) -> Result<Vec<Tensor>> {
         true => Tensor::try_zeros(port.fact.clone()).map_err(|e| e.at(&port.name)),
         false => Ok(Tensor::scalar(0u8)),
     };
-    outputs.iter().map(held).collect()
+    reserve::results(outputs.iter().map(held))
 }
 
 /// Copies the outputs that are unchanged inputs to their own memory.

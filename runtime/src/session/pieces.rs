@@ -567,8 +567,8 @@ fn the_largest_steps_of_every_operator_ask_whether_to_stop() {
 fn what_leaves_the_arena_after_the_last_step_is_copied_in_pieces() {
     let fact = Fact::new(DType::F32, Shape::new(&[N]).unwrap());
     let mut graph = Graph::new();
-    let x = graph.add_input("x", fact.clone());
-    graph.add_input("state", fact.clone());
+    let x = graph.add_input("x", fact.clone()).unwrap();
+    graph.add_input("state", fact.clone()).unwrap();
     graph.variables.push(Variable { initial: None, next: Some(1) });
     graph.outputs = ["y", "next"].map(|name| (name.to_owned(), x)).to_vec();
     let model = Model::from_graph(graph, &Options::default()).unwrap();

@@ -94,7 +94,7 @@ pub(super) fn measure(
 ) -> Result<Vec<(Task, Measured)>> {
     let began = Instant::now();
     let mut contests: BTreeMap<Task, Contest> = BTreeMap::new();
-    for step in Plan::with(graph.clone(), target, &[], Some(known))?.steps {
+    for step in Plan::with(graph.copy()?, target, &[], Some(known))?.steps {
         let candidates = step.choice.candidates;
         let least = candidates.kernels.first().map_or(0.0, |best| best.cost);
         let worth = candidates.kernels.into_iter().take_while(|c| c.cost <= least * WORTH_MEASURING);
@@ -112,7 +112,7 @@ pub(super) fn measure(
                 contest.kernels.get(contest.kernel(set)).map(|kernel| Timed { kernel: kernel.clone(), nanos: 0 });
             trial.insert(task.clone(), Measured::new(timed.into_iter().collect(), DOUBT));
         }
-        let program = Program::new(Plan::with(graph.clone(), target, &[], Some(&trial))?)?;
+        let program = Program::new(Plan::with(graph.copy()?, target, &[], Some(&trial))?)?;
         let done = run(program, target, cores, left, |step, task, time| {
             if let Some(contest) = contests.get_mut(task) {
                 contest.record(step, contest.kernel(set), time);
@@ -143,7 +143,7 @@ fn run(
     let began = Instant::now();
     let mut runs = 0;
     while runs < RUNS || began.elapsed() < SET {
-        session.start_profile();
+        session.start_profile()?;
         session.run(&inputs.views())?;
         let steps = program.plan().steps.iter().zip(session.profile().unwrap_or_default());
         for (at, (step, &time)) in steps.enumerate() {

@@ -67,7 +67,7 @@ impl Network {
     /// Analyzes a model whose constants are initializers.
     pub fn new(editor: Editor, skip: &[String], options: &Options) -> Result<Self> {
         let imported = imported(&editor.write(), &options.limits.file, &options.shapes)?;
-        let channels = Channels::new(&imported.graph, 0);
+        let channels = Channels::new(&imported.graph, 0)?;
         let layers = Layer::all(&editor.graph);
         if let Some(name) = skip.iter().find(|name| !layers.iter().any(|layer| layer.name == **name)) {
             return Err(Error::Unsupported(format!("the model has no layer '{name}' to skip")));

@@ -151,7 +151,7 @@ pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(),
         }
     }
     sizes.floats(&[0, cos, sin])?;
-    match (call.summary(positions).and_then(|positions| positions.ints), sizes.get("positions")) {
+    match (call.summary(positions)?.and_then(|positions| positions.ints), sizes.get("positions")) {
         (Some((least, most)), Some(count)) if least < 0 || most.unsigned_abs() >= count => {
             Err(call.invalid(Rule::Index, format!("positions {least} to {most} exceed a cache of {count} positions")))
         }

@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use super::tensor;
 use crate::invalid::{Invalid, Rule, quoted};
 use crate::proto::{Attribute, Node};
+use crate::reserve;
 
 /// Field number of the value for each `AttributeType`, in the order of the enum, from 1.
 const VALUE_FIELDS: [u32; 14] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 22, 23, 14, 15];
@@ -29,7 +30,7 @@ pub(super) fn check(node: &Node<'_>, in_function: bool, limits: &Limits) -> Resu
         if attribute.name.is_empty() {
             return Err(invalid("an attribute has no name".into()));
         }
-        if !names.insert(attribute.name) {
+        if !reserve::add(&mut names, attribute.name)? {
             return Err(invalid(format!("attribute {name} occurs twice")));
         }
         check_value(attribute, in_function).map_err(|what| invalid(format!("attribute {name} {what}")))?;
@@ -37,10 +38,10 @@ pub(super) fn check(node: &Node<'_>, in_function: bool, limits: &Limits) -> Resu
             check_numbers(attribute, limits).map_err(|what| invalid(format!("attribute {name} {what}")))?;
         }
         for value in &attribute.tensors {
-            extents.push(tensor::check(value, limits)?);
+            reserve::push(&mut extents, tensor::check(value, limits)?)?;
         }
         for value in &attribute.sparse_tensors {
-            extents.push(tensor::check_sparse(value, limits)?);
+            reserve::push(&mut extents, tensor::check_sparse(value, limits)?)?;
         }
         for kind in &attribute.types {
             tensor::check_type(kind, false, limits, &node.place())?;

@@ -56,8 +56,11 @@ impl<'m> Call<'_, 'm> {
     }
 
     /// Summary of the elements of a constant input.
-    pub fn summary(&self, index: usize) -> Option<Summary> {
-        Some(self.summaries.of(&self.constant(index)?))
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn summary(&self, index: usize) -> Result<Option<Summary>, Invalid> {
+        self.constant(index).map(|constant| self.summaries.of(&constant)).transpose()
     }
 
     /// Elements of a constant integer input that has one or two entries per dimension.

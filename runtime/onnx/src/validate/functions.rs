@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use super::attributes::is_standard;
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::proto::{Function, Graph, Model, Node};
+use crate::reserve;
 
 /// Domain, name and overload of a function.
 type Key<'m> = (&'m str, &'m str, &'m str);
@@ -38,17 +39,21 @@ impl<'m> Functions<'m> {
             if is_standard(function.domain) {
                 return invalid("the function redefines an operator of ai.onnx");
             }
-            if functions.by_key.insert(key(function), function).is_some() {
+            if reserve::insert(&mut functions.by_key, key(function), function)?.is_some() {
                 return invalid("the function is defined twice");
             }
             let mut names = HashSet::new();
-            if function.inputs.iter().any(|name| !names.insert(*name)) {
-                return invalid("two inputs have the same name");
+            for name in &function.inputs {
+                if !reserve::add(&mut names, *name)? {
+                    return invalid("two inputs have the same name");
+                }
             }
             let mut attributes = HashSet::new();
             let defaults = function.default_attributes.iter().map(|attribute| attribute.name);
-            if function.attributes.iter().copied().chain(defaults).any(|name| !attributes.insert(name)) {
-                return invalid("two attributes have the same name");
+            for name in function.attributes.iter().copied().chain(defaults) {
+                if !reserve::add(&mut attributes, name)? {
+                    return invalid("two attributes have the same name");
+                }
             }
         }
         if !model.functions.is_empty() {
@@ -71,12 +76,12 @@ impl<'m> Functions<'m> {
             if expanded.contains_key(&key(root)) {
                 continue;
             }
-            expanded.insert(key(root), None);
-            let mut stack = vec![(key(root), every_node(&root.nodes), 0u64)];
+            reserve::insert(&mut expanded, key(root), None)?;
+            let mut stack = vec![(key(root), every_node(&root.nodes)?, 0u64)];
             while let Some((current, nodes, total)) = stack.last_mut() {
-                let Some(node) = nodes.next() else {
+                let Some(node) = nodes.next().transpose()? else {
                     let (current, total) = (*current, *total);
-                    expanded.insert(current, Some(total));
+                    reserve::insert(&mut expanded, current, Some(total))?;
                     stack.pop();
                     if let Some((_, _, caller)) = stack.last_mut() {
                         *caller = caller.saturating_add(total);
@@ -91,17 +96,17 @@ impl<'m> Functions<'m> {
                     Some(Some(nodes)) => *total = total.saturating_add(*nodes),
                     Some(None) => return Err(Invalid::new(Rule::Function, place(callee), "the function calls itself")),
                     None => {
-                        expanded.insert(key(callee), None);
-                        stack.push((key(callee), every_node(&callee.nodes), 0));
+                        reserve::insert(&mut expanded, key(callee), None)?;
+                        reserve::push(&mut stack, (key(callee), every_node(&callee.nodes)?, 0))?;
                     }
                 }
             }
         }
-        let total = every_node(&main.nodes).fold(0u64, |total, node| {
-            let callee = self.called_by(node).and_then(|callee| *expanded.get(&key(callee))?);
-            let nodes = callee.unwrap_or(1);
-            total.saturating_add(nodes)
-        });
+        let mut total = 0u64;
+        for node in every_node(&main.nodes)? {
+            let callee = self.called_by(node?).and_then(|callee| *expanded.get(&key(callee))?);
+            total = total.saturating_add(callee.unwrap_or(1));
+        }
         if total > limits.max_nodes as u64 {
             let what = format!(
                 "with its functions expanded, the model has more than {} nodes (limit 'nodes')",
@@ -114,11 +119,13 @@ impl<'m> Functions<'m> {
 }
 
 /// The nodes of a list and of all their subgraphs.
-fn every_node<'m>(nodes: &'m [Node<'m>]) -> impl Iterator<Item = &'m Node<'m>> {
-    let mut stack: Vec<_> = nodes.iter().rev().collect();
-    std::iter::from_fn(move || {
+fn every_node<'m>(
+    nodes: &'m [Node<'m>],
+) -> Result<impl Iterator<Item = Result<&'m Node<'m>, Invalid>> + use<'m>, Invalid> {
+    let mut stack = reserve::list(nodes.iter().rev())?;
+    Ok(std::iter::from_fn(move || {
         let node = stack.pop()?;
-        stack.extend(node.subgraphs().flat_map(|graph| &graph.nodes));
-        Some(node)
-    })
+        let inner = node.subgraphs().flat_map(|graph| &graph.nodes);
+        Some(reserve::extend(&mut stack, inner).map(|()| node))
+    }))
 }

@@ -108,18 +108,10 @@ fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
     let last = |sizes: &[u64]| sizes.last().copied().unwrap_or(1).max(1);
     Ok(Some(match call.node.op_type {
         "NonZero" => all(&shape).saturating_mul(shape.len() as u64),
-        // Three integers for each box and class.
+        // Three integers for each box that may be kept.
         "NonMaxSuppression" => {
-            let classes = call.full_shape(1).and_then(|scores| scores.get(1).copied()).unwrap_or(1);
-            let boxes = shape.get(1).copied().unwrap_or(1);
-            // Each box is compared with each other.
-            if all(&[shape.first().copied().unwrap_or(1), classes, boxes, boxes]) > call.limits.max_folded_work {
-                return Err(call.invalid(
-                    Rule::Generated,
-                    format!("compares {boxes} boxes with each other (limit 'folded-work')"),
-                ));
-            }
-            all(&[3, shape.first().copied().unwrap_or(1), classes, boxes])
+            let Some(Selection { classes, kept, .. }) = Selection::of(call) else { return Ok(None) };
+            classes.saturating_mul(kept).saturating_mul(3)
         }
         "GridSample" => {
             let Some(grid) = call.full_shape(1) else { return Ok(None) };
@@ -137,6 +129,40 @@ fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
         }
         _ => return Ok(None),
     }))
+}
+
+/// What NonMaxSuppression does: it sorts the boxes of every class of every image, and compares each with those kept so
+/// far.
+struct Selection {
+    /// Classes of all images.
+    classes: u64,
+    boxes: u64,
+    /// Boxes that may be kept of each class.
+    kept: u64,
+}
+
+impl Selection {
+    /// Steps to compare two boxes.
+    const PAIR: u64 = 4;
+
+    /// Its sizes; `None` if they are not known.
+    fn of(call: &Call<'_, '_>) -> Option<Self> {
+        let scores = call.full_shape(1)?;
+        let &[images, classes, boxes] = scores.as_slice() else { return None };
+        // Without a number of boxes, none is kept; one that is computed may be any.
+        let most = match call.input(2) {
+            Some(_) => call.scalar(2).map_or(u64::MAX, |most| u64::try_from(most).unwrap_or(0)),
+            None => 0,
+        };
+        Some(Self { classes: images.saturating_mul(classes), boxes, kept: boxes.min(most) })
+    }
+
+    /// Steps of work, never too few.
+    fn work(&self) -> u64 {
+        let sorted = u64::from(u64::BITS - self.boxes.leading_zeros());
+        let of_box = sorted.saturating_add(self.kept).saturating_mul(Self::PAIR);
+        self.classes.saturating_mul(self.boxes).saturating_mul(of_box)
+    }
 }
 
 /// A constant length, which must be positive; 1 if it is unknown.
@@ -163,6 +189,7 @@ fn work(call: &Call<'_, '_>) -> Result<u64, Invalid> {
             let shared = call.full_shape(other).and_then(|shape| shape.iter().rev().nth(1).copied());
             input(one).saturating_mul(input(other)) / shared.unwrap_or(1).max(1)
         }
+        "NonMaxSuppression" => Selection::of(call).map_or(0, |selection| selection.work()),
         "Einsum" => (0..call.node.inputs.len()).fold(1, |all, index| all.saturating_mul(input(index))),
         _ => 0,
     })

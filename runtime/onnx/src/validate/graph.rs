@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::limits::Limits;
-use crate::order::order;
+use crate::order::{Unordered, order};
+use crate::reserve;
 
 use super::attributes::{self, is_standard};
 use super::call::Call;
@@ -30,29 +31,35 @@ pub(super) struct Body<'m> {
 
 impl<'m> Body<'m> {
     /// The main graph, or a subgraph.
-    pub fn of_graph(graph: &'m Graph<'m>, in_function: bool) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`Rule::Memory`].
+    pub fn of_graph(graph: &'m Graph<'m>, in_function: bool) -> Result<Self, Invalid> {
+        Ok(Self {
             nodes: &graph.nodes,
             initializers: &graph.initializers,
             sparse_initializers: &graph.sparse_initializers,
-            inputs: graph.inputs.iter().map(|info| (info.name, info.kind.as_ref())).collect(),
-            outputs: graph.outputs.iter().map(|info| info.name).collect(),
+            inputs: reserve::list(graph.inputs.iter().map(|info| (info.name, info.kind.as_ref())))?,
+            outputs: reserve::list(graph.outputs.iter().map(|info| info.name))?,
             value_infos: &graph.value_infos,
             in_function,
-        }
+        })
     }
 
     /// A local function.
-    pub fn of_function(function: &'m Function<'m>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`Rule::Memory`].
+    pub fn of_function(function: &'m Function<'m>) -> Result<Self, Invalid> {
+        Ok(Self {
             nodes: &function.nodes,
             initializers: &[],
             sparse_initializers: &[],
-            inputs: function.inputs.iter().map(|name| (*name, None)).collect(),
-            outputs: function.outputs.clone(),
+            inputs: reserve::list(function.inputs.iter().map(|name| (*name, None)))?,
+            outputs: reserve::list(function.outputs.iter().copied())?,
             value_infos: &function.value_infos,
             in_function: true,
-        }
+        })
     }
 }
 
@@ -101,7 +108,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         if let Some(name) = body.outputs.iter().find(|name| !scope.defines(name)) {
             return Err(Invalid::new(Rule::UndefinedValue, Place::Value(quoted(name)), "nothing produces this output"));
         }
-        for position in order(body.nodes).map_err(|at| cycle(body.nodes.get(at)))? {
+        for position in order(body.nodes).map_err(|unordered| unordered_nodes(body, unordered))? {
             if let Some(node) = body.nodes.get(position) {
                 self.node(node, body.in_function, &mut scope)?;
             }
@@ -118,18 +125,18 @@ impl<'w, 'm> Walker<'w, 'm> {
             if name.is_empty() {
                 return value(Rule::Text, name, "an input has no name");
             }
-            if values.insert(*name, Producer::Outside).is_some() {
+            if reserve::insert(&mut values, *name, Producer::Outside)?.is_some() {
                 return value(Rule::DuplicateValue, name, "two inputs have this name");
             }
             if let Some(kind) = kind {
                 tensor::check_type(kind, false, self.limits, &Place::Value(quoted(name)))?;
-                types.insert(*name, *kind);
+                reserve::insert(&mut types, *name, *kind)?;
             }
         }
         for initializer in body.initializers {
             self.initializer(initializer, &types)?;
             // An input with an initializer has a default value.
-            let before = values.insert(initializer.name, Producer::Initializer(initializer));
+            let before = reserve::insert(&mut values, initializer.name, Producer::Initializer(initializer))?;
             if !matches!(before, None | Some(Producer::Outside)) {
                 return value(Rule::DuplicateValue, initializer.name, "two initializers have this name");
             }
@@ -137,18 +144,18 @@ impl<'w, 'm> Walker<'w, 'm> {
         for sparse in body.sparse_initializers {
             let name = sparse.values.name;
             let extent = tensor::check_sparse(sparse, self.limits)?;
-            self.checked.external.extend(extent.external);
-            self.checked.sparse_initializers.push(name.to_owned());
+            reserve::extend(&mut self.checked.external, extent.external)?;
+            reserve::push(&mut self.checked.sparse_initializers, reserve::text(name)?)?;
             if name.is_empty() {
                 return value(Rule::Text, name, "a sparse initializer has no name");
             }
-            if values.insert(name, Producer::Outside).is_some() {
+            if reserve::insert(&mut values, name, Producer::Outside)?.is_some() {
                 return value(Rule::DuplicateValue, name, "a sparse initializer has the name of another value");
             }
         }
         for node in body.nodes {
             for output in node.outputs.iter().filter(|name| !name.is_empty()) {
-                if values.insert(*output, Producer::Node(node)).is_some() {
+                if reserve::insert(&mut values, *output, Producer::Node(node))?.is_some() {
                     let what = format!("the output '{}' is defined elsewhere too", quoted(output));
                     return Err(Invalid::new(Rule::DuplicateValue, node.place(), what));
                 }
@@ -157,7 +164,9 @@ impl<'w, 'm> Walker<'w, 'm> {
         for info in body.value_infos {
             if let Some(kind) = &info.kind {
                 tensor::check_type(kind, false, self.limits, &Place::Value(quoted(info.name)))?;
-                types.entry(info.name).or_insert(kind);
+                if !types.contains_key(info.name) {
+                    reserve::insert(&mut types, info.name, kind)?;
+                }
             }
         }
         Ok(Scope { values, types, shapes: HashMap::new(), folded: HashSet::new(), parent })
@@ -170,7 +179,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         let extent = tensor::check(initializer, self.limits)?;
         self.checked.initializers += 1;
         self.count_weights(&extent);
-        self.checked.external.extend(extent.external);
+        reserve::extend(&mut self.checked.external, extent.external)?;
         if types.get(initializer.name).is_some_and(|kind| !fits(initializer, kind)) {
             return Err(Invalid::new(
                 Rule::DuplicateValue,
@@ -199,11 +208,11 @@ impl<'w, 'm> Walker<'w, 'm> {
         }
         for extent in attributes::check(node, in_function, self.limits)? {
             self.count_weights(&extent);
-            self.checked.external.extend(extent.external);
+            reserve::extend(&mut self.checked.external, extent.external)?;
         }
         for graph in node.subgraphs() {
             self.checked.has_control_flow = true;
-            self.walk(&Body::of_graph(graph, in_function), Some(scope))?;
+            self.walk(&Body::of_graph(graph, in_function)?, Some(scope))?;
         }
         if let Some(function) = self.functions.called_by(node) {
             self.checked.function_calls += 1;
@@ -243,10 +252,12 @@ impl<'w, 'm> Walker<'w, 'm> {
         control::check(&call)?;
         let outputs = generated::infer(&call, &mut self.folded, self.checked.parameters)?;
         if outputs.is_constant {
-            scope.folded.extend(node.outputs.iter().filter(|name| !name.is_empty()));
+            for name in node.outputs.iter().filter(|name| !name.is_empty()) {
+                reserve::add(&mut scope.folded, *name)?;
+            }
         }
         if let (Some(shape), Some(name)) = (outputs.shape, node.outputs.first()) {
-            scope.shapes.insert(name, shape);
+            reserve::insert(&mut scope.shapes, *name, shape)?;
         }
         Ok(())
     }
@@ -289,7 +300,13 @@ fn check_arity(node: &Node<'_>, signature: schema::Signature) -> Result<(), Inva
     Ok(())
 }
 
-/// An error: the node depends on its own output.
-fn cycle(node: Option<&Node<'_>>) -> Invalid {
-    Invalid::new(Rule::Cycle, node.map_or(Place::Model, Node::place), "the node depends on its own output")
+/// The error of nodes without an order.
+fn unordered_nodes(body: &Body<'_>, unordered: Unordered) -> Invalid {
+    match unordered {
+        Unordered::Cycle(at) => {
+            let place = body.nodes.get(at).map_or(Place::Model, Node::place);
+            Invalid::new(Rule::Cycle, place, "the node depends on its own output")
+        }
+        Unordered::Memory(no_memory) => no_memory,
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::scope::PartialShape;
-use crate::invalid::{Invalid, Rule};
+use crate::invalid::{Invalid, Rule, list};
 
 /// Constant indices are in range along the axis.
 pub(super) fn gather(call: &Call<'_, '_>) -> Result<(), Invalid> {
@@ -26,7 +26,7 @@ pub(super) fn elements(call: &Call<'_, '_>) -> Result<(), Invalid> {
 }
 
 fn in_range(call: &Call<'_, '_>, size: Option<u64>) -> Result<(), Invalid> {
-    let range = call.summary(1).and_then(|summary| summary.ints);
+    let range = call.summary(1)?.and_then(|summary| summary.ints);
     let (Some(size), Some((min, max))) = (size, range) else {
         return Ok(());
     };
@@ -145,4 +145,15 @@ pub(super) fn top_k(call: &Call<'_, '_>) -> Result<(), Invalid> {
 
 fn size_along(call: &Call<'_, '_>, shape: &PartialShape, axis: i64) -> Result<Option<u64>, Invalid> {
     Ok(shape.get(call.axis(axis, shape.len())?).copied().flatten())
+}
+
+/// NonMaxSuppression: every image has boxes of four numbers, and of every class a score for each box.
+pub(super) fn boxes(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    let (Some(boxes), Some(scores)) = (call.full_shape(0), call.full_shape(1)) else {
+        return Ok(());
+    };
+    match (boxes.as_slice(), scores.as_slice()) {
+        (&[images, boxes, 4], &[scored, _, scores]) if images == scored && boxes == scores => Ok(()),
+        _ => Err(call.invalid(Rule::Shape, format!("boxes {} have scores {}", list(&boxes), list(&scores)))),
+    }
 }

@@ -57,6 +57,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         "GatherND" | "ScatterND" => indexing::tuples(call),
         "Slice" => indexing::slice(call),
         "TopK" => indexing::top_k(call),
+        "NonMaxSuppression" => indexing::boxes(call),
 
         "Div" | "Mod" => division(call),
         "Cast" | "EyeLike" | "RandomNormal" | "RandomUniform" | "Multinomial" => element_type(call),
@@ -75,7 +76,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
 /// Integer division by a constant: the divisor must not be zero, and the least integer must not be
 /// divided by -1.
 fn division(call: &Call<'_, '_>) -> Result<(), Invalid> {
-    let Some(divisor) = call.summary(1) else {
+    let Some(divisor) = call.summary(1)? else {
         return Ok(());
     };
     if divisor.has_zero {
@@ -92,7 +93,7 @@ fn division(call: &Call<'_, '_>) -> Result<(), Invalid> {
     // Only the range of the divisors is known, so this may refuse a model whose divisors do not
     // contain -1. No sensible model divides the least integer by such a range.
     let by_minus_one = divisor.ints.is_some_and(|(min, max)| min <= -1 && max >= -1);
-    let of_least = call.summary(0).and_then(|dividend| dividend.ints).is_some_and(|(min, _)| min == least);
+    let of_least = call.summary(0)?.and_then(|dividend| dividend.ints).is_some_and(|(min, _)| min == least);
     if by_minus_one && of_least {
         return Err(call.invalid(Rule::Division, "the least integer is divided by -1"));
     }

@@ -67,7 +67,7 @@ pub(super) fn integer_matmul(call: &Call<'_, '_>) -> Result<(), Invalid> {
 /// A scale and its zero point: scales are finite and positive, and both have the same element
 /// count.
 fn pair(call: &Call<'_, '_>, scale: usize, zero_point: usize) -> Result<(), Invalid> {
-    if let Some(summary) = call.summary(scale) {
+    if let Some(summary) = call.summary(scale)? {
         let not_positive = summary.floats.is_some_and(|(min, _)| min <= 0.0);
         if not_positive || summary.has_non_finite {
             return Err(

@@ -80,7 +80,7 @@ fn activations(call: &Call<'_, '_>, count: u64) -> Result<(), Invalid> {
 
 /// Constant sequence lengths are between 0 and the padded length.
 fn lengths(call: &Call<'_, '_>, longest: Option<u64>) -> Result<(), Invalid> {
-    let Some((least, most)) = call.summary(4).and_then(|lengths| lengths.ints) else {
+    let Some((least, most)) = call.summary(4)?.and_then(|lengths| lengths.ints) else {
         return Ok(());
     };
     match longest {

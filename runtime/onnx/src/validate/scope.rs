@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::attributes::is_standard;
 use crate::element::ElementType;
+use crate::invalid::Invalid;
 use crate::proto::{Dim, Node, Numbers, Tensor, Type};
+use crate::reserve;
 
 /// Most Identity nodes followed from a name to its producer.
 const MAX_IDENTITIES: usize = 16;
@@ -207,17 +209,20 @@ pub(super) struct Summaries {
 
 impl Summaries {
     /// The summary of a constant.
-    pub fn of(&self, constant: &Constant<'_>) -> Summary {
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn of(&self, constant: &Constant<'_>) -> Result<Summary, Invalid> {
         let Constant::Tensor(tensor) = constant else {
-            return summarize(constant);
+            return Ok(summarize(constant));
         };
         let address = std::ptr::from_ref(*tensor).addr();
         if let Some(summary) = self.by_address.borrow().get(&address) {
-            return *summary;
+            return Ok(*summary);
         }
         let summary = summarize(constant);
-        self.by_address.borrow_mut().insert(address, summary);
-        summary
+        reserve::insert(&mut self.by_address.borrow_mut(), address, summary)?;
+        Ok(summary)
     }
 }
 

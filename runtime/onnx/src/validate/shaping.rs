@@ -190,7 +190,7 @@ pub(super) fn split(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if to_sequence {
         // The output count does not bound the count of parts here, so only the cached summary is
         // checked, which reads each tensor once.
-        let negative = call.summary(1).and_then(|parts| parts.ints).is_some_and(|(min, _)| min < 0);
+        let negative = call.summary(1)?.and_then(|parts| parts.ints).is_some_and(|(min, _)| min < 0);
         return if negative { Err(call.invalid(Rule::Shape, "a part of the split is negative")) } else { Ok(()) };
     }
     check_parts(call, parts, constant.len(), size, outputs)

@@ -53,7 +53,7 @@ fn graphs() -> Vec<(Graph, Tensor)> {
 
 /// The one step of a graph's plan.
 fn step(graph: &Graph, tuning: Option<&Tuning>) -> Step {
-    Plan::with(graph.clone(), target(), &[], tuning).unwrap().steps.remove(0)
+    Plan::with(graph.copy().unwrap(), target(), &[], tuning).unwrap().steps.remove(0)
 }
 
 /// The names of the kernels for the one step of a graph, and a tuning that chooses the one at `at`.
@@ -93,7 +93,7 @@ fn every_candidate_computes_the_step_and_a_package_keeps_it() {
         for (at, name) in names.iter().enumerate() {
             let tuning = tuned(&graph, at).1;
             let options = Options::default().isa(target().isa).tune(Tune::Stored(Arc::new(tuning.clone())));
-            let model = Model::from_graph(graph.clone(), &options).unwrap();
+            let model = Model::from_graph(graph.copy().unwrap(), &options).unwrap();
             assert_eq!(model.plan().unwrap().steps[0].choice.kernel, *name);
             let got = output(&model, &x);
             assert_close(&got, &want[0], 1e-3, name);
@@ -188,7 +188,7 @@ fn kernels_that_are_not_candidates_are_ignored() {
         let tuning = Tuning::from_bytes(&tuning.to_bytes().unwrap()).unwrap();
         assert_eq!(step(&graph, Some(&tuning)).choice.kernel, by_model, "{name}");
         let options = Options::default().isa(target().isa).tune(Tune::Stored(Arc::new(tuning)));
-        output(&Model::from_graph(graph.clone(), &options).unwrap(), &x);
+        output(&Model::from_graph(graph.copy().unwrap(), &options).unwrap(), &x);
     }
 }
 
@@ -245,7 +245,7 @@ fn mutated_tuning_files_are_checked() {
         let Ok(tuning) = Tuning::from_bytes(&file) else { continue };
         read += 1;
         let options = Options::default().isa(target().isa).tune(Tune::Stored(Arc::new(tuning)));
-        if let Ok(model) = Model::from_graph(graph.clone(), &options) {
+        if let Ok(model) = Model::from_graph(graph.copy().unwrap(), &options) {
             output(&model, &x);
         }
     }

@@ -27,15 +27,15 @@ use crate::tensor::Tensor;
 const DEPTH: usize = 16;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| linear(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| linear(&pattern, node)))?;
     for (index, found) in found.into_iter().enumerate() {
         let Some(linear) = found else { continue };
         let node = &graph.nodes[index];
         let Some([weights, bias]) = linear.filters(graph, node).map_err(|e| e.at(&node.name))? else { continue };
         let name = node.name.clone();
-        let weights = graph.add_constant(format!("{name}.weights"), weights);
-        let bias = graph.add_constant(format!("{name}.bias"), bias);
+        let weights = graph.add_constant(format!("{name}.weights"), weights)?;
+        let bias = graph.add_constant(format!("{name}.bias"), bias)?;
         let inputs = &mut graph.nodes[index].inputs;
         (inputs[Conv::X], inputs[Conv::WEIGHTS], inputs[Conv::BIAS]) = (linear.x, weights, bias);
     }
@@ -138,10 +138,10 @@ mod tests {
         let mut random = Random(8);
         let mut build = Build::new(&[2, 6, 5, 4]);
         let [weights, bias] = [&[9, 6 / conv.groups, conv.kernel[0], conv.kernel[1]][..], &[9]]
-            .map(|dims| build.graph.add_constant("w", random.floats(dims)));
+            .map(|dims| build.graph.add_constant("w", random.floats(dims)).unwrap());
         let mut x = build.unary(UnaryKind::Abs, build.x);
         for kind in [BinaryKind::Sub, BinaryKind::Mul, BinaryKind::Add] {
-            let constant = build.graph.add_constant("c", random.floats(dims));
+            let constant = build.graph.add_constant("c", random.floats(dims)).unwrap();
             x = build.binary(kind, x, constant);
         }
         if also_read {
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_scale_needs_no_image_without_padding() {
         let mut build = Build::new(&[1, 4, 5, 4]);
-        let weights = build.graph.add_constant("w", Random(1).floats(&[4, 1, 3, 3]));
+        let weights = build.graph.add_constant("w", Random(1).floats(&[4, 1, 3, 3])).unwrap();
         let bias = build.constant(&[4], &[1.0, 2.0, 3.0, 4.0]);
         let scale = build.constant(&[4, 1, 1], &[0.5, 0.0, -1.0, 2.0]);
         let x = build.unary(UnaryKind::Abs, build.x);

@@ -27,6 +27,7 @@ use crate::ops::bottleneck::Bottleneck;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::roles::Role;
+use crate::reserve;
 use crate::tensor::Fact;
 
 /// Minimum size in bytes of an image that fusion avoids writing: smaller ones fit the second-level cache of typical
@@ -45,8 +46,8 @@ pub(super) fn everywhere(graph: &mut Graph) -> Result<()> {
 
 /// Fuses around images of at least `worth` bytes.
 fn fuse(graph: &mut Graph, worth: usize) -> Result<()> {
-    let fusions = find(graph, worth);
-    let mut gone = vec![false; graph.nodes.len()];
+    let fusions = find(graph, worth)?;
+    let mut gone = reserve::copies(false, graph.nodes.len())?;
     for Fusion { expand, depthwise, project } in fusions {
         let stages = || [expand, Some(depthwise), project].into_iter().flatten();
         let conv = |at: usize| match &graph.nodes[at].op {
@@ -92,11 +93,11 @@ struct Claim {
 }
 
 /// Decides which nodes to fuse: a depthwise convolution with each 1x1 convolution assigned to it.
-fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
-    let uses = graph.uses();
+fn find(graph: &Graph, worth: usize) -> Result<Vec<Fusion>> {
+    let uses = graph.uses()?;
     let around = |at| neighbors(graph, &uses, at, worth);
-    let neighbors: Vec<Fusion> = (0..graph.nodes.len()).filter_map(around).collect();
-    let mut owners: Vec<Option<Claim>> = vec![None; graph.nodes.len()];
+    let neighbors = reserve::list((0..graph.nodes.len()).filter_map(around))?;
+    let mut owners: Vec<Option<Claim>> = reserve::copies(None, graph.nodes.len())?;
     for &Fusion { expand, depthwise, project } in &neighbors {
         let node = &graph.nodes[depthwise];
         let ends = [(expand, node.inputs.get(Conv::X)), (project, node.outputs.first())];
@@ -113,7 +114,7 @@ fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
         let own = |&pointwise: &usize| owners[pointwise].is_some_and(|owner| owner.depthwise == depthwise);
         Fusion { expand: expand.filter(own), depthwise, project: project.filter(own) }
     });
-    owned.filter(|fusion| fusion.expand.or(fusion.project).is_some()).collect()
+    Ok(reserve::list(owned.filter(|fusion| fusion.expand.or(fusion.project).is_some()))?)
 }
 
 /// The depthwise convolution at `at` with its neighbors that can be fused with it.

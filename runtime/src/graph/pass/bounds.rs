@@ -22,7 +22,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         }
     }
     // Two consecutive bounds become one interval.
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         let Op::Activate(Activate { activation: second }) = node.op else { continue };
@@ -83,9 +83,9 @@ mod tests {
 
     fn chain(bounds: &[(BinaryKind, f32)]) -> Graph {
         let mut graph = Graph::new();
-        let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3]).unwrap()));
+        let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3]).unwrap())).unwrap();
         for (i, &(kind, number)) in bounds.iter().enumerate() {
-            let c = graph.add_constant("c", Tensor::from_slice(&[1, 1], &[number]).unwrap());
+            let c = graph.add_constant("c", Tensor::from_slice(&[1, 1], &[number]).unwrap()).unwrap();
             x = graph.add_node(format!("n{i}"), Binary { kind, activation: Activation::None }, &[x, c]).unwrap()[0];
         }
         graph.outputs.push(("y".into(), x));

@@ -37,7 +37,7 @@ use crate::tensor::{DType, Tensor};
 const BRANCHES: usize = 16;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     let mut sums = Sums::new();
     let mut roots = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -45,8 +45,8 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
             continue;
         };
         absorbed.iter().for_each(|id| drop(sums.remove(id)));
-        sums.insert(y, sum);
-        roots.push((index, y));
+        reserve::insert(&mut sums, y, sum)?;
+        reserve::push(&mut roots, (index, y))?;
     }
     for (index, y) in roots {
         let Some(sum) = sums.remove(&y).filter(|sum| sum.is_worthwhile(graph, &uses)) else { continue };
@@ -282,8 +282,8 @@ impl Sum {
         if conv.infer(&[graph.fact(self.image), weights.fact(), bias.fact()])? != [graph.fact(y).clone()] {
             return Ok(None);
         }
-        let weights = graph.add_constant(format!("{name}.weights"), weights);
-        let bias = graph.add_constant(format!("{name}.bias"), bias);
+        let weights = graph.add_constant(format!("{name}.weights"), weights)?;
+        let bias = graph.add_constant(format!("{name}.bias"), bias)?;
         let inputs = vec![self.image, weights, bias];
         Ok(Some(Node { name: name.to_owned(), op: conv.into(), inputs, outputs: vec![y], blocks: Vec::new() }))
     }
@@ -329,8 +329,8 @@ mod tests {
         let depth = build.graph.fact(x).shape[1] / op.groups;
         let mut random = Random(build.graph.nodes.len() as u64);
         let weights = random.floats(&[filters, depth, op.kernel[0], op.kernel[1]]);
-        let weights = build.graph.add_constant("w", weights);
-        let bias = build.graph.add_constant("b", random.floats(&[filters]));
+        let weights = build.graph.add_constant("w", weights).unwrap();
+        let bias = build.graph.add_constant("b", random.floats(&[filters])).unwrap();
         build.add(op, &[x, weights, bias])
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let channels = build.graph.fact(x).shape[1];
         let mut random = Random(9);
         let [scale, shift] =
-            std::array::from_fn(|_| build.graph.add_constant("bn", random.floats(&[1, channels, 1, 1])));
+            std::array::from_fn(|_| build.graph.add_constant("bn", random.floats(&[1, channels, 1, 1])).unwrap());
         let x = build.binary(BinaryKind::Mul, x, scale);
         build.binary(BinaryKind::Add, x, shift)
     }
@@ -382,7 +382,7 @@ mod tests {
         let (left, right) = (normalized(&mut build, x), normalized(&mut build, x));
         let mixed = build.binary(BinaryKind::Add, left, mixed);
         let difference = build.binary(BinaryKind::Sub, mixed, right);
-        let scale = build.graph.add_constant("scale", Random(4).floats(&[5, 1, 1]));
+        let scale = build.graph.add_constant("scale", Random(4).floats(&[5, 1, 1])).unwrap();
         let scaled = build.binary(BinaryKind::Mul, difference, scale);
         let y = build.binary(BinaryKind::Add, x, scaled);
         assert_eq!(names(build, y), ["Conv"]);

@@ -15,6 +15,7 @@
 
 use super::super::{Graph, Node, ValueId};
 use super::filters::Filters;
+use crate::error::Result;
 use crate::operator::Semantics;
 use crate::operator::axes::{How, Link};
 use crate::reserve;
@@ -49,9 +50,11 @@ pub struct Channels {
 impl Channels {
     /// Follows the channels through a graph. If a reshape splits an axis, for example into heads, `choice` selects the
     /// part that is followed: 0 for the outermost.
-    #[must_use]
-    pub fn new(graph: &Graph, choice: usize) -> Self {
-        let tracks = vec![None; graph.values().len()];
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(graph: &Graph, choice: usize) -> Result<Self> {
+        let tracks = reserve::copies(None, graph.values().len())?;
         let mut channels = Self { tracks, parents: Vec::new(), bound: Vec::new(), choice, ambiguous: false };
         for node in &graph.nodes {
             if channels.follow(graph, node).is_none() {
@@ -62,7 +65,7 @@ impl Channels {
         for (_, id) in &graph.outputs {
             channels.bind(*id);
         }
-        channels
+        Ok(channels)
     }
 
     /// The followed axis of a value.

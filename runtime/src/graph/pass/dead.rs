@@ -7,14 +7,15 @@
 
 use super::super::{Graph, Node};
 use crate::error::Result;
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let mut live = vec![false; graph.values().len()];
+    let mut live = reserve::copies(false, graph.values().len())?;
     for (_, id) in &graph.outputs {
         live[id.0] = true;
     }
     let mut nodes = std::mem::take(&mut graph.nodes);
-    sweep(&mut nodes, &mut live);
+    sweep(&mut nodes, &mut live)?;
     graph.nodes = nodes;
     // A value that a block does not read may be read outside it.
     if graph.outer.is_empty() {
@@ -24,8 +25,8 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
 }
 
 /// Keeps the nodes with a live result, and marks what they read as live.
-fn sweep(nodes: &mut Vec<Node>, live: &mut [bool]) {
-    let mut keep = vec![false; nodes.len()];
+fn sweep(nodes: &mut Vec<Node>, live: &mut [bool]) -> Result<()> {
+    let mut keep = reserve::copies(false, nodes.len())?;
     for (index, node) in nodes.iter_mut().enumerate().rev() {
         if node.outputs.iter().any(|id| live[id.0]) {
             keep[index] = true;
@@ -34,10 +35,11 @@ fn sweep(nodes: &mut Vec<Node>, live: &mut [bool]) {
             }
             for block in &mut node.blocks {
                 block.results.iter().for_each(|id| live[id.0] = true);
-                sweep(&mut block.nodes, live);
+                sweep(&mut block.nodes, live)?;
             }
         }
     }
     let mut keep = keep.into_iter();
     nodes.retain(|_| keep.next().unwrap_or(true));
+    Ok(())
 }

@@ -18,10 +18,11 @@ use crate::ops::binary::BinaryKind;
 use crate::ops::conv::Conv;
 use crate::ops::image::{ImageDims, Layout};
 use crate::ops::roles::Role;
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let uses = graph.uses();
-    let found: Vec<_> = graph.nodes.iter().map(|node| excited(graph, &uses, node)).collect();
+    let uses = graph.uses()?;
+    let found = reserve::list(graph.nodes.iter().map(|node| excited(graph, &uses, node)))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let (Some((x, scale)), Op::Conv(conv)) = (found, &mut node.op) {
             conv.roles = conv.roles.with(Role::Scale);
@@ -68,8 +69,8 @@ mod tests {
 
     fn conv(build: &mut Build, x: ValueId, [filters, depth, rows, columns]: [usize; 4]) -> ValueId {
         let mut random = Random(filters as u64);
-        let weights = build.graph.add_constant("w", random.floats(&[filters, depth, rows, columns]));
-        let bias = build.graph.add_constant("b", random.floats(&[filters]));
+        let weights = build.graph.add_constant("w", random.floats(&[filters, depth, rows, columns])).unwrap();
+        let bias = build.graph.add_constant("b", random.floats(&[filters])).unwrap();
         let op = Conv {
             kernel: [rows, columns],
             stride: [1, 1],

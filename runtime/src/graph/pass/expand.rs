@@ -17,7 +17,7 @@ use crate::tensor::{Fact, Shape};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     // Every node is replaced in its place, and only readers of expansions change: the uses of other values stay valid.
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         let (Op::Expand(expand), &[x], &[y]) = (&node.op, node.inputs.as_slice(), node.outputs.as_slice()) else {

@@ -13,6 +13,7 @@ use super::super::Graph;
 use crate::error::Result;
 use crate::operator::{Operator, Semantics};
 use crate::ops::Op;
+use crate::reserve;
 use crate::tensor::Tensor;
 
 /// Budget for all results together, in bytes, in addition to a multiple of the graph's constants.
@@ -58,7 +59,7 @@ fn fold(graph: &mut Graph, takes: fn(&Op) -> bool) -> Result<()> {
                     graph.set_constant(id, tensor);
                 }
             }
-            None => graph.nodes.push(node),
+            None => reserve::push(&mut graph.nodes, node)?,
         }
     }
     Ok(())
@@ -73,7 +74,7 @@ mod tests {
     #[test]
     fn folding_does_not_grow_a_constant_without_bound() {
         let mut graph = Graph::new();
-        let c = graph.add_constant("c", Tensor::scalar(1f32));
+        let c = graph.add_constant("c", Tensor::scalar(1f32)).unwrap();
         let shape = Shape::new(&[BYTES / 4 + 16]).unwrap();
         let y = graph.add_node("expand", crate::ops::broadcast::Expand { shape }, &[c]).unwrap()[0];
         graph.outputs.push(("y".into(), y));
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn a_reshaped_constant_is_a_constant() {
         let mut graph = Graph::new();
-        let c = graph.add_constant("c", Tensor::from_slice(&[4], &[1.0f32, 2.0, 3.0, 4.0]).unwrap());
+        let c = graph.add_constant("c", Tensor::from_slice(&[4], &[1.0f32, 2.0, 3.0, 4.0]).unwrap()).unwrap();
         let shape = Shape::new(&[2, 2]).unwrap();
         let y = graph.add_node("reshape", Reshape { shape }, &[c]).unwrap()[0];
         graph.outputs.push(("y".into(), y));

@@ -27,7 +27,7 @@ use crate::tensor::{Shape, Tensor};
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     // A node only ever replaces a later one, and writes its result, so the uses of producers that the walk has not
     // reached stay valid.
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     for index in 0..graph.nodes.len() {
         let mut at = index;
         // Each round absorbs the only reader of the producer's result.
@@ -48,9 +48,9 @@ fn fused_with_reader(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<
     }
     let result = node.outputs[0];
     let Some(reader) = uses.only_reader(result).filter(|&r| r < graph.nodes.len()) else { return Ok(None) };
-    let mut fused = node.clone();
+    let mut fused = node.copy()?;
     fused.outputs = graph.nodes[reader].outputs.clone();
-    let reading = graph.nodes[reader].clone();
+    let reading = graph.nodes[reader].copy()?;
     if fused.outputs.len() != 1 || graph.fact(fused.outputs[0]) != graph.fact(result) {
         return Ok(None);
     }
@@ -119,7 +119,7 @@ fn fold_constant(
         return Ok(false);
     };
     let Some((scale, shift)) = scale_and_shift(kind, first) else { return Ok(false) };
-    let of_channels = |of: OfValue| reserve::list(values.iter().map(|&v| of(v))).map_err(|e| e.at(&fused.name));
+    let of_channels = |of: OfValue| reserve::list(values.iter().map(|&v| of(v)));
     let (scale, shift) = (of_channels(scale)?, of_channels(shift)?);
     let transposed = matches!(&fused.op, Op::MatMul(m) if m.transposed);
     let filter_first = matches!(fused.op, Op::Conv(_)) || transposed;
@@ -132,11 +132,11 @@ fn fold_constant(
     if scale.iter().any(|&s| s != 1.0) {
         let Some(weights) = weights.as_deref() else { return Ok(false) };
         let Some(scaled) = scale_filters(weights, &scale, filter_first) else { return Ok(false) };
-        fused.inputs[1] = graph.add_constant(format!("{}.weights", fused.name), Arc::new(scaled));
+        fused.inputs[1] = graph.add_constant(format!("{}.weights", fused.name), Arc::new(scaled))?;
     }
-    let bias = reserve::list(old_bias.iter().zip(&scale).zip(&shift).map(|((b, s), t)| b * s + t));
-    let tensor = bias.and_then(|bias| Tensor::from_slice(&[bias.len()], &bias)).map_err(|e| e.at(&fused.name))?;
-    let bias = graph.add_constant(format!("{}.bias", fused.name), tensor);
+    let bias = reserve::list(old_bias.iter().zip(&scale).zip(&shift).map(|((b, s), t)| b * s + t))?;
+    let tensor = Tensor::from_slice(&[bias.len()], &bias).map_err(|e| e.at(&fused.name))?;
+    let bias = graph.add_constant(format!("{}.bias", fused.name), tensor)?;
     fused.inputs.truncate(2);
     fused.inputs.push(bias);
     Ok(true)

@@ -18,13 +18,14 @@ use crate::error::Result;
 use crate::ops::activate::Activate;
 use crate::ops::binary::BinaryKind;
 use crate::ops::unary::UnaryKind;
+use crate::reserve;
 
 /// The cubic coefficient in the tanh form of GELU.
 const CUBIC: f32 = 0.044_715;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| gate(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| gate(&pattern, node)))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let Some((x, activation)) = found {
             node.op = Activate { activation }.into();

@@ -19,17 +19,17 @@ use crate::reserve;
 use crate::tensor::{MAX_RANK, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    let mut nodes = reserve::empty(graph.nodes.len())?;
     for node in std::mem::take(&mut graph.nodes) {
         let Some((x, dims, transpose)) = reordered(graph, &node) else {
-            nodes.push(node);
+            reserve::push(&mut nodes, node)?;
             continue;
         };
         let shape = Shape::new(&dims).map_err(|e| e.at(&node.name))?;
         let split = graph.make_node(format!("{}.split", node.name), Reshape { shape }, &[x])?;
         let inputs = split.outputs.clone();
-        nodes.push(split);
-        nodes.push(Node { op: transpose.into(), inputs, ..node });
+        reserve::push(&mut nodes, split)?;
+        reserve::push(&mut nodes, Node { op: transpose.into(), inputs, ..node })?;
     }
     graph.nodes = nodes;
     Ok(())
@@ -94,7 +94,7 @@ mod tests {
 
     fn names(dims: &[usize], axis: usize, shape: &[usize], indices: &[i64]) -> Vec<String> {
         let mut build = Build::new(dims);
-        let indices = build.graph.add_constant("i", Tensor::from_slice(shape, indices).unwrap());
+        let indices = build.graph.add_constant("i", Tensor::from_slice(shape, indices).unwrap()).unwrap();
         let y = build.add(Gather { axis }, &[build.x, indices]);
         build.optimized(y, 0.0).nodes.iter().map(|node| format!("{:?}", node.op)).collect()
     }

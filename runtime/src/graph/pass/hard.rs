@@ -17,11 +17,12 @@ use super::pattern::{Affine, Pattern, near};
 use crate::error::Result;
 use crate::ops::activate::Activate;
 use crate::ops::binary::BinaryKind;
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
+    let pattern = Pattern::new(graph)?;
     let find = |node: &Node| hard_swish(&pattern, node).or_else(|| hard_sigmoid(&pattern, node));
-    let found: Vec<_> = graph.nodes.iter().map(find).collect();
+    let found = reserve::list(graph.nodes.iter().map(find))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let Some((x, activation)) = found {
             node.op = Activate { activation }.into();

@@ -15,12 +15,13 @@ use crate::error::Result;
 use crate::operator::Operator;
 use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    merge_reshapes(graph);
-    let mut equals: Vec<ValueId> = (0..graph.values().len()).map(ValueId).collect();
-    let pattern = Pattern::new(graph);
-    let (mut given, mut gotten) = (vec![false; equals.len()], vec![false; equals.len()]);
+    merge_reshapes(graph)?;
+    let mut equals = reserve::list((0..graph.values().len()).map(ValueId))?;
+    let pattern = Pattern::new(graph)?;
+    let (mut given, mut gotten) = (reserve::copies(false, equals.len())?, reserve::copies(false, equals.len())?);
     graph.inputs.iter().for_each(|id| given[id.0] = true);
     graph.outputs.iter().for_each(|(_, id)| gotten[id.0] = true);
     for node in &graph.nodes {
@@ -50,8 +51,8 @@ fn unchanged(pattern: &Pattern<'_>, node: &Node) -> Option<ValueId> {
 }
 
 /// Replaces a reshape of a reshape by a single one.
-fn merge_reshapes(graph: &mut Graph) {
-    let uses = graph.uses();
+fn merge_reshapes(graph: &mut Graph) -> Result<()> {
+    let uses = graph.uses()?;
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         let (Op::Reshape(_), &[input]) = (&node.op, node.inputs.as_slice()) else { continue };
@@ -60,6 +61,7 @@ fn merge_reshapes(graph: &mut Graph) {
             graph.nodes[index].inputs = vec![source];
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@ use crate::ops::cast::Cast;
 use crate::ops::conv_integer::ConvInteger;
 use crate::ops::image::Layout;
 use crate::ops::reshape::Reshape;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     let sums = |node: &Node| matches!(node.op, Op::ConvInteger(ConvInteger { floats: false, .. }));
     // For the last node of each tail, the product that replaces it: of two that meet there, the first.
     let mut fused: BTreeMap<usize, (usize, Tail)> = BTreeMap::new();
@@ -30,15 +31,15 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
             fused.entry(tail.last).or_insert((product, tail));
         }
     }
-    let mut fusions = Vec::new();
+    let mut fusions = reserve::empty(fused.len())?;
     for (last, (product, tail)) in fused {
         fusions.push((last, fuse(graph, product, &tail)?));
     }
     let mut fusions = fusions.into_iter().peekable();
     for (index, node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
         match fusions.next_if(|(last, _)| *last == index) {
-            Some((_, nodes)) => graph.nodes.extend(nodes),
-            None => graph.nodes.push(node),
+            Some((_, nodes)) => reserve::extend(&mut graph.nodes, nodes)?,
+            None => reserve::push(&mut graph.nodes, node)?,
         }
     }
     super::dead::run(graph)
@@ -130,14 +131,14 @@ fn per_filter(graph: &Graph, product: usize, operand: &Fact, result: &Shape) -> 
 
 /// The product with a float result, to replace the last node of its tail, where every operand is known.
 fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<Vec<Node>> {
-    let Node { name, op, mut inputs, .. } = graph.nodes[product].clone();
-    let Op::ConvInteger(ConvInteger { conv, .. }) = op else { return Ok(vec![graph.nodes[tail.last].clone()]) };
+    let Node { name, op, mut inputs, .. } = graph.nodes[product].copy()?;
+    let Op::ConvInteger(ConvInteger { conv, .. }) = op else { return Ok(vec![graph.nodes[tail.last].copy()?]) };
     let result = graph.nodes[tail.last].outputs.clone();
     let shape = graph.fact(result[0]).shape.clone();
     inputs.push(tail.scales);
     inputs.push(match tail.bias {
         Some(bias) => bias,
-        None => graph.add_constant(format!("{name}.bias"), Tensor::scalar(0f32)),
+        None => graph.add_constant(format!("{name}.bias"), Tensor::scalar(0f32))?,
     });
     let mut fused = graph.make_node(name.as_str(), ConvInteger { conv, floats: true }, &inputs)?;
     if graph.fact(fused.outputs[0]).shape == shape {
@@ -169,26 +170,26 @@ mod tests {
     fn check(layout: Layout, image: [usize; 4], operand: &[usize], bias: bool) -> Vec<String> {
         let mut random = Random(31);
         let mut graph = Graph::new();
-        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&image).unwrap()));
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&image).unwrap())).unwrap();
         let channels = if layout == Layout::Nchw { image[1] } else { image[3] };
         let bytes = graph.add_node("dynamic", DynamicQuantize, &[x]).unwrap();
-        let weights = graph.add_constant("weights", random.tensor(DType::I8, &[5, channels, 1, 1]));
-        let zeros = graph.add_constant("zeros", random.tensor(DType::I8, &[1]));
+        let weights = graph.add_constant("weights", random.tensor(DType::I8, &[5, channels, 1, 1])).unwrap();
+        let zeros = graph.add_constant("zeros", random.tensor(DType::I8, &[1])).unwrap();
         let op = ConvInteger { conv: Conv { layout, ..Conv::POINTWISE }, floats: false };
         let sums = graph.add_node("product", op, &[bytes[0], weights, bytes[2], zeros]).unwrap()[0];
         let floats = graph.add_node("cast", Cast { to: DType::F32 }, &[sums]).unwrap()[0];
         let kind = |kind| Binary { kind, activation: Activation::None };
-        let scales = graph.add_constant("scales", random.floats(operand));
+        let scales = graph.add_constant("scales", random.floats(operand)).unwrap();
         let scales = graph.add_node("scales", kind(BinaryKind::Mul), &[bytes[1], scales]).unwrap()[0];
         let mut y = graph.add_node("scaled", kind(BinaryKind::Mul), &[floats, scales]).unwrap()[0];
         if bias {
-            let bias = graph.add_constant("bias", random.floats(operand));
+            let bias = graph.add_constant("bias", random.floats(operand)).unwrap();
             y = graph.add_node("biased", kind(BinaryKind::Add), &[bias, y]).unwrap()[0];
         }
         graph.outputs.push(("y".into(), y));
         let inputs = [random.floats(&image)];
         let want = graph.evaluate(&inputs).unwrap();
-        let mut fast = graph.clone();
+        let mut fast = graph.copy().unwrap();
         crate::graph::optimize(&mut fast).unwrap();
         fast.check().unwrap();
         for isa in Isa::available() {

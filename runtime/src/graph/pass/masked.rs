@@ -25,6 +25,7 @@ use crate::ops::image::{ImageDims, Layout};
 use crate::ops::masked::Masked;
 use crate::ops::roles::Role;
 use crate::ops::unary::{Unary, UnaryKind};
+use crate::reserve;
 
 /// Minimum pixels of a masked convolution's result: with fewer, selecting weights takes the time that multiplying by
 /// fewer of them saves.
@@ -34,26 +35,28 @@ const PIXELS: usize = 16;
 const TAPS: usize = 49;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     let mut found: HashMap<usize, Found> = HashMap::new();
     for (at, node) in graph.nodes.iter().enumerate() {
-        found.extend(find(graph, &uses, node).map(|one| (at, one)));
+        if let Some(one) = find(graph, &uses, node) {
+            reserve::insert(&mut found, at, one)?;
+        }
     }
     if found.is_empty() {
         return Ok(());
     }
-    let gone: HashSet<usize> = found.values().flat_map(|one| one.pools.iter().copied().chain(one.conv)).collect();
+    let gone = reserve::set(found.values().flat_map(|one| one.pools.iter().copied().chain(one.conv)))?;
     let nodes = std::mem::take(&mut graph.nodes);
     let mut pass = MaskPass { graph, masked: HashMap::new(), spread: HashSet::new() };
     for (at, node) in nodes.iter().enumerate() {
         match found.get(&at) {
             Some(one) => pass.mask(&nodes, node, one)?,
             None if gone.contains(&at) => {}
-            None => pass.read(node.clone())?,
+            None => pass.read(node.copy()?)?,
         }
     }
     for index in 0..pass.graph.outputs.len() {
-        pass.spread(pass.graph.outputs[index].1);
+        pass.spread(pass.graph.outputs[index].1)?;
     }
     Ok(())
 }
@@ -86,7 +89,7 @@ fn find(graph: &Graph, uses: &Uses, gate: &Node) -> Option<Found> {
                 if Masked::Pool(pool.clone()).infer(&[graph.fact(from), graph.fact(gated.mask)]).is_err() {
                     break;
                 }
-                pools.push(at);
+                reserve::push(&mut pools, at).ok()?;
                 x = from;
             }
             _ => break,
@@ -157,7 +160,7 @@ impl MaskPass<'_> {
             }
         }
         if let Some(&y) = gate.outputs.first() {
-            self.masked.insert(y, Images { active, mask });
+            reserve::insert(&mut self.masked, y, Images { active, mask })?;
         }
         Ok(())
     }
@@ -191,7 +194,7 @@ impl MaskPass<'_> {
         match self.masked.get(&id) {
             Some(images) if images.mask == mask => Ok(images.active),
             _ => {
-                self.spread(id);
+                self.spread(id)?;
                 let name = format!("{}.gathered", self.graph.value(id).name);
                 self.place(name, Masked::Gather, &[id, mask])
             }
@@ -211,7 +214,7 @@ impl MaskPass<'_> {
             match (masked.filter(|op| op.infer(&facts).is_ok()), &node.op) {
                 (Some(op @ Masked::Pool(_)), _) => {
                     let active = self.place(node.name, op, &[active, mask])?;
-                    self.masked.insert(node.outputs[0], Images { active, mask });
+                    reserve::insert(&mut self.masked, node.outputs[0], Images { active, mask })?;
                     return Ok(());
                 }
                 (Some(op), _) => (node.op, node.inputs) = (op.into(), vec![active, mask]),
@@ -223,11 +226,14 @@ impl MaskPass<'_> {
                 _ => {}
             }
         }
-        let mut read = Vec::new();
-        node.for_each_read(&mut |id| read.push(id));
-        read.into_iter().for_each(|id| self.spread(id));
-        self.graph.nodes.push(node);
-        Ok(())
+        let mut done = Ok(());
+        node.for_each_read(&mut |id| {
+            if done.is_ok() {
+                done = self.spread(id);
+            }
+        });
+        done?;
+        Ok(reserve::push(&mut self.graph.nodes, node)?)
     }
 
     fn place(&mut self, name: String, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
@@ -235,9 +241,9 @@ impl MaskPass<'_> {
     }
 
     /// Makes sure that a value exists with all its channels.
-    fn spread(&mut self, id: ValueId) {
-        let Some(&Images { active, mask }) = self.masked.get(&id) else { return };
-        if self.spread.insert(id) {
+    fn spread(&mut self, id: ValueId) -> Result<()> {
+        let Some(&Images { active, mask }) = self.masked.get(&id) else { return Ok(()) };
+        if reserve::add(&mut self.spread, id)? {
             let name = format!("{}.spread", self.graph.value(id).name);
             let node = Node {
                 name,
@@ -246,8 +252,9 @@ impl MaskPass<'_> {
                 outputs: vec![id],
                 blocks: Vec::new(),
             };
-            self.graph.nodes.push(node);
+            reserve::push(&mut self.graph.nodes, node)?;
         }
+        Ok(())
     }
 }
 
@@ -270,8 +277,8 @@ mod tests {
 
     fn conv(build: &mut Build, x: ValueId, [filters, channels]: [usize; 2], kernel: usize) -> ValueId {
         let mut random = Random((filters * 31 + channels) as u64);
-        let weights = build.graph.add_constant("w", random.floats(&[filters, channels, kernel, kernel]));
-        let bias = build.graph.add_constant("b", random.floats(&[filters]));
+        let weights = build.graph.add_constant("w", random.floats(&[filters, channels, kernel, kernel])).unwrap();
+        let bias = build.graph.add_constant("b", random.floats(&[filters])).unwrap();
         build.add(Conv { kernel: [kernel; 2], pads: [kernel / 2; 4], ..Conv::POINTWISE }, &[x, weights, bias])
     }
 
@@ -333,7 +340,7 @@ mod tests {
 
     /// The optimized graph; its plans are checked on every instruction set.
     fn optimized(build: Build, y: ValueId) -> Graph {
-        let plain = build.graph.clone();
+        let plain = build.graph.copy().unwrap();
         let inputs = [Random(7).floats(&plain.fact(build.x).shape.clone())];
         let graph = build.optimized(y, 1e-3);
         let want = graph.evaluate(&inputs).unwrap();
@@ -491,7 +498,7 @@ mod tests {
         let mask = spelled(&mut build, 0, logits);
         let mut random = Random(3);
         let [weights, bias] =
-            [vec![9, 1, 3, 3], vec![9]].map(|dims| build.graph.add_constant("w", random.floats(&dims)));
+            [vec![9, 1, 3, 3], vec![9]].map(|dims| build.graph.add_constant("w", random.floats(&dims)).unwrap());
         let depthwise = Conv { kernel: [3, 3], pads: [1; 4], groups: 9, ..Conv::POINTWISE };
         let y = build.add(depthwise, &[x, weights, bias]);
         let y = build.binary(BinaryKind::Mul, y, mask);

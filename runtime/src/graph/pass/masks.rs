@@ -25,18 +25,20 @@ use crate::ops::conv::Conv;
 use crate::ops::image::{ImageDims, Layout};
 use crate::ops::reshape::Reshape;
 use crate::ops::unary::{Unary, UnaryKind};
+use crate::reserve;
 use crate::tensor::DType;
 
 /// Most nodes between a mask and the comparison that it comes from.
 const DEPTH: usize = 8;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let uses = graph.uses();
+    let uses = graph.uses()?;
     for index in 0..graph.nodes.len() {
         let mut at = index;
         while let Some(reader) = follower(graph, &uses, at) {
             // The two swap places: the value between them is now the one before the mask.
-            let ([gate, next], between) = ([at, reader].map(|at| graph.nodes[at].clone()), graph.nodes[at].outputs[0]);
+            let (gate, next) = (graph.nodes[at].copy()?, graph.nodes[reader].copy()?);
+            let between = graph.nodes[at].outputs[0];
             let Some(gated) = gated(graph, &uses, &gate, Layout::Nchw) else { break };
             let swap = |node: Node, from: ValueId, to: ValueId, outputs: Vec<ValueId>| {
                 let inputs = node.inputs.iter().map(|&id| if id == from { to } else { id }).collect();
@@ -71,7 +73,7 @@ fn follower(graph: &Graph, uses: &Uses, at: usize) -> Option<usize> {
 
 /// Adds the batch axis to masks of a single image, so that they follow its layout.
 fn widen(graph: &mut Graph) -> Result<()> {
-    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    let mut nodes = reserve::empty(graph.nodes.len())?;
     for mut node in std::mem::take(&mut graph.nodes) {
         let masked = matches!(node.op, Op::Select(_)) || Pattern::operands(&node, BinaryKind::Mul).is_some();
         let y = node.outputs.first().filter(|_| masked).map(|&id| graph.fact(id).shape.clone());
@@ -84,11 +86,11 @@ fn widen(graph: &mut Graph) -> Result<()> {
                     let shape = shape.map_err(|e| e.at(&node.name))?;
                     let reshape = graph.make_node(format!("{}.mask", node.name), Reshape { shape }, &[id])?;
                     node.inputs[at] = reshape.outputs[0];
-                    nodes.push(reshape);
+                    reserve::push(&mut nodes, reshape)?;
                 }
             }
         }
-        nodes.push(node);
+        reserve::push(&mut nodes, node)?;
     }
     graph.nodes = nodes;
     Ok(())

@@ -13,10 +13,11 @@ use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
 use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| mean(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| mean(&pattern, node)))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let Some((x, reduce)) = found {
             node.op = reduce.into();

@@ -112,7 +112,7 @@ pub fn optimize(graph: &mut Graph) -> Result<Option<String>> {
 }
 
 fn optimize_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Option<String>> {
-    let given = (!strict).then(|| graph.clone());
+    let given = if strict { None } else { Some(graph.copy()?) };
     let Err((failed, error)) = run_all(graph, passes.iter()) else { return Ok(None) };
     // That is no bug of the pass.
     if let Error::Node { source: OpError::NoMemory(_), .. } = error {
@@ -161,11 +161,9 @@ fn in_every_block(graph: &mut Graph, run: fn(&mut Graph) -> Result<()>) -> Resul
     for index in 0..graph.nodes.len() {
         for at in 0..graph.nodes[index].blocks.len() {
             let block = std::mem::take(&mut graph.nodes[index].blocks[at]);
-            graph.enter(block);
-            let done = in_every_block(graph, run);
-            let block = graph.leave();
-            graph.nodes[index].blocks[at] = block;
-            done?;
+            graph.enter(block)?;
+            in_every_block(graph, run)?;
+            graph.nodes[index].blocks[at] = graph.leave()?;
         }
     }
     Ok(())

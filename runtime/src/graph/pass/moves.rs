@@ -30,9 +30,9 @@ const DEPTH: usize = 16;
 const SIDE: usize = 8;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
+    let pattern = Pattern::new(graph)?;
     // From the end, so that a chain is found whole.
-    let mut absorbed = reserve::copies(false, graph.nodes.len()).map_err(|e| e.at("transposes"))?;
+    let mut absorbed = reserve::copies(false, graph.nodes.len())?;
     let mut found = Vec::new();
     for index in (0..graph.nodes.len()).rev().filter(|&index| matches!(graph.nodes[index].op, Op::Transpose(_))) {
         if absorbed[index] {
@@ -41,13 +41,13 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         let chain = chain(&pattern, index);
         if let Some((x, moved)) = merged(graph, &chain) {
             chain.iter().for_each(|&at| absorbed[at] = true);
-            found.push((index, x, moved));
+            reserve::push(&mut found, (index, x, moved))?;
         }
     }
-    let mut nodes = Vec::with_capacity(graph.nodes.len() + 2 * found.len());
+    let mut nodes = reserve::empty(graph.nodes.len() + 2 * found.len())?;
     for (index, node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
         let Some((_, x, moved)) = found.pop_if(|(at, ..)| *at == index) else {
-            nodes.push(node);
+            reserve::push(&mut nodes, node)?;
             continue;
         };
         let shape = |dims: &[usize]| Shape::new(dims).map_err(|e| e.at(&node.name));
@@ -57,10 +57,11 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
                 graph.make_node(format!("{}.split", node.name), Reshape { shape: shape(&moved.dims)? }, &[x])?;
             let transpose = graph.make_node(node.name.clone(), moved.transpose, &split.outputs)?;
             inputs.clone_from(&transpose.outputs);
-            nodes.extend([split, transpose]);
+            reserve::extend(&mut nodes, [split, transpose])?;
         }
         let shape = graph.fact(node.outputs[0]).shape.clone();
-        nodes.push(Node { name: format!("{}.join", node.name), op: Reshape { shape }.into(), inputs, ..node });
+        let name = format!("{}.join", node.name);
+        reserve::push(&mut nodes, Node { name, op: Reshape { shape }.into(), inputs, ..node })?;
     }
     graph.nodes = nodes;
     super::dead::run(graph)

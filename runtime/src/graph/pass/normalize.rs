@@ -25,32 +25,31 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     rewrite(graph, |pattern, node| {
         let Found { x, op } = normalization(pattern, node)?;
         Some((op, vec![x]))
-    });
+    })?;
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         let (Op::LayerNorm(op), &[x]) = (&node.op, node.inputs.as_slice()) else { continue };
         let row = graph.fact(x).shape.iter().skip(op.axis).product::<usize>();
         let name = format!("{}.scale", node.name);
-        let ones = reserve::copies(1f32, row).and_then(|ones| Tensor::from_slice(&[row], &ones));
-        let ones = ones.map_err(|e| e.at(&node.name))?;
-        let scale = graph.add_constant(name, ones);
+        let ones = Tensor::from_slice(&[row], &reserve::copies(1f32, row)?).map_err(|e| e.at(&node.name))?;
+        let scale = graph.add_constant(name, ones)?;
         graph.nodes[index].inputs.push(scale);
     }
-    rewrite(graph, scaled);
-    rewrite(graph, biased);
-    Ok(())
+    rewrite(graph, scaled)?;
+    rewrite(graph, biased)
 }
 
 /// Replaces every node that `find` recognizes by the returned normalization and its inputs.
-fn rewrite(graph: &mut Graph, find: impl Fn(&Pattern<'_>, &Node) -> Option<(LayerNorm, Vec<ValueId>)>) {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| find(&pattern, node)).collect();
+fn rewrite(graph: &mut Graph, find: impl Fn(&Pattern<'_>, &Node) -> Option<(LayerNorm, Vec<ValueId>)>) -> Result<()> {
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| find(&pattern, node)))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let Some((op, inputs)) = found {
             node.op = op.into();
             node.inputs = inputs;
         }
     }
+    Ok(())
 }
 
 struct Found {

@@ -14,10 +14,11 @@ use crate::ops::Op;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::pad::{Pad, PadMode};
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| padded(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| padded(&pattern, node)))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let Some((x, conv)) = found {
             node.op = conv.into();
@@ -61,7 +62,7 @@ mod tests {
         let x = pad(&mut build, pads, value);
         let channels = build.graph.fact(x).shape[1];
         let weights = Random(5).floats(&[4, channels, 3, 3]);
-        let weights = build.graph.add_constant("w", weights);
+        let weights = build.graph.add_constant("w", weights).unwrap();
         let bias = build.constant(&[4], &[0.5, -1.0, 0.0, 2.0]);
         let conv = Conv { kernel: [3, 3], stride: [2, 2], pads: [0, 1, 0, 0], ..Conv::POINTWISE };
         let y = build.add(conv, &[x, weights, bias]);

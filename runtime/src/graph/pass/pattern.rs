@@ -4,6 +4,7 @@
 //! would have to be computed anyway; [`Pattern`] returns only such values.
 
 use super::super::{Graph, Node, Uses, ValueId};
+use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
@@ -36,8 +37,10 @@ pub(super) struct ScaledProduct {
 }
 
 impl<'a> Pattern<'a> {
-    pub fn new(graph: &'a Graph) -> Self {
-        Self { graph, uses: graph.uses() }
+    /// # Errors
+    /// No memory.
+    pub fn new(graph: &'a Graph) -> Result<Self> {
+        Ok(Self { graph, uses: graph.uses()? })
     }
 
     /// The node that writes `id`, however many readers it has.

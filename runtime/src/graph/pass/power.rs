@@ -13,10 +13,11 @@ use super::pattern::Pattern;
 use crate::error::Result;
 use crate::ops::binary::BinaryKind;
 use crate::ops::unary::{Unary, UnaryKind};
+use crate::reserve;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| function(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| function(&pattern, node)))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let Some((x, kind)) = found {
             node.op = Unary { kind }.into();

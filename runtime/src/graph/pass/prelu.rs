@@ -16,15 +16,16 @@ use crate::ops::Op;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::compare::{Compare, CompareKind};
+use crate::reserve;
 use crate::tensor::DType;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
+    let pattern = Pattern::new(graph)?;
     let find = |node: &Node| {
         let (x, slope) = prelu(&pattern, node)?;
         Some((x, slope, pattern.number(slope)))
     };
-    let found: Vec<_> = graph.nodes.iter().map(find).collect();
+    let found = reserve::list(graph.nodes.iter().map(find))?;
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         match found {
             Some((x, _, Some(number))) => {

@@ -101,9 +101,9 @@ impl Network {
         let condition = self.build.add(Compare { kind: CompareKind::Greater }, &[sum, zero]);
         let filters = 1 + self.random.below(9);
         let blocks = (0..2).map(|_| {
-            self.build.graph.begin_block();
+            self.build.graph.begin_block().unwrap();
             let y = self.inside(x, filters);
-            self.build.graph.end_block(&[y])
+            self.build.graph.end_block(&[y]).unwrap()
         });
         let blocks = blocks.collect();
         self.build.graph.add_control("branch", Control::If, &[condition], blocks).unwrap()[0]
@@ -113,17 +113,17 @@ impl Network {
     fn repeat(&mut self, x: ValueId) -> ValueId {
         let one = |dtype| Fact::new(dtype, Shape::default());
         let fact = self.build.graph.fact(x).clone();
-        self.build.graph.begin_block();
-        self.build.graph.add_parameter("i", one(DType::I64));
-        let goes_on = self.build.graph.add_parameter("go", one(DType::Bool));
-        let held = self.build.graph.add_parameter("held", fact);
+        self.build.graph.begin_block().unwrap();
+        self.build.graph.add_parameter("i", one(DType::I64)).unwrap();
+        let goes_on = self.build.graph.add_parameter("go", one(DType::Bool)).unwrap();
+        let held = self.build.graph.add_parameter("held", fact).unwrap();
         self.images.push(held);
         let channels = self.dims(x)[1];
         let y = self.inside(held, channels);
         let y = self.build.activate(Activation::Tanh, y);
         self.images.pop();
         let collects = self.random.below(2);
-        let body = self.build.graph.end_block(&[goes_on, y, y][..2 + collects]);
+        let body = self.build.graph.end_block(&[goes_on, y, y][..2 + collects]).unwrap();
         let iterations = Some(self.random.below(4));
         let op = Loop { iterations, carried: 1, collected: vec![Along::default(); collects], ..Loop::default() };
         let ys = self.build.graph.add_control("loop", op, &[x], vec![body]).unwrap();
@@ -389,7 +389,7 @@ fn networks_give_the_same_answer_with_and_without_passes() {
         let want = graph.evaluate(&x).unwrap();
         for (how, rewrite) in rewrites {
             let isa = random.pick(&isas);
-            let mut rewritten = graph.clone();
+            let mut rewritten = graph.copy().unwrap();
             rewrite(&mut rewritten).unwrap_or_else(|error| panic!("network {seed} {how}: {error}"));
             let got = planned_as_it_is(&rewritten, isa, &x);
             let got = got.unwrap_or_else(|error| panic!("network {seed} {how} with {isa}: {error}"));

@@ -21,11 +21,15 @@ use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
 use crate::ops::reshape::Reshape;
 use crate::ops::routed::Routed;
+use crate::reserve;
 use crate::tensor::{DType, Shape};
 
+/// Most nodes between the matrices and a product: many products may read one chain.
+const DEPTH: usize = 16;
+
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| product(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| product(&pattern, node)))?;
     if found.iter().all(Option::is_none) && !graph.nodes.iter().any(|node| matches!(node.op, Op::Routed(_))) {
         return Ok(());
     }
@@ -33,7 +37,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     for (node, found) in nodes.into_iter().zip(found) {
         match found {
             Some(found) => replace(graph, &node, found)?,
-            None => graph.nodes.push(node),
+            None => reserve::push(&mut graph.nodes, node)?,
         }
     }
     fuse(graph, bias)?;
@@ -60,7 +64,7 @@ struct Gathered {
 
 fn gathered(pattern: &Pattern<'_>, id: ValueId, rank: usize) -> Option<Gathered> {
     let (mut id, mut turned) = (id, false);
-    loop {
+    for _ in 0..DEPTH {
         let node = pattern.writer(id)?;
         match &node.op {
             // Axes may be joined or split before the gathered matrices, but not inside them.
@@ -90,6 +94,7 @@ fn gathered(pattern: &Pattern<'_>, id: ValueId, rank: usize) -> Option<Gathered>
         }
         id = *node.inputs.first()?;
     }
+    None
 }
 
 fn product(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {
@@ -130,13 +135,12 @@ fn replace(graph: &mut Graph, node: &Node, found: Found) -> Result<()> {
     let shape = graph.fact(node.outputs[0]).shape.clone();
     if graph.fact(routed.outputs[0]).shape == shape {
         routed.outputs.clone_from(&node.outputs);
-        graph.nodes.push(routed);
+        reserve::push(&mut graph.nodes, routed)?;
         return Ok(());
     }
     let mut back = graph.make_node(format!("{}.back", node.name), Reshape { shape }, &routed.outputs)?;
     back.outputs.clone_from(&node.outputs);
-    graph.nodes.extend([routed, back]);
-    Ok(())
+    Ok(reserve::extend(&mut graph.nodes, [routed, back])?)
 }
 
 /// The value reshaped to these dimensions.
@@ -160,8 +164,8 @@ struct Taken {
 
 /// Fuses the nodes found by `find` into the products before them.
 fn fuse(graph: &mut Graph, find: fn(&Pattern<'_>, &Node) -> Option<Taken>) -> Result<()> {
-    let pattern = Pattern::new(graph);
-    let found: Vec<_> = graph.nodes.iter().map(|node| find(&pattern, node)).collect();
+    let pattern = Pattern::new(graph)?;
+    let found = reserve::list(graph.nodes.iter().map(|node| find(&pattern, node)))?;
     for (index, found) in found.into_iter().enumerate() {
         let Some(Taken { at, routed, bias, result }) = found else { continue };
         graph.nodes[at].op = routed.into();
@@ -253,8 +257,8 @@ mod tests {
         fn new(rows: &[usize], indices: &[usize]) -> Self {
             let mut graph = Graph::new();
             let fact = |dtype, dims: &[usize]| Fact::new(dtype, Shape::new(dims).unwrap());
-            let rows = graph.add_input("x", fact(DType::F32, rows));
-            let indices = graph.add_input("i", fact(DType::I64, indices));
+            let rows = graph.add_input("x", fact(DType::F32, rows)).unwrap();
+            let indices = graph.add_input("i", fact(DType::I64, indices)).unwrap();
             Self { graph, rows, indices, random: Random(23) }
         }
 
@@ -269,7 +273,7 @@ mod tests {
 
         fn gather(&mut self, dims: &[usize]) -> ValueId {
             let constant = self.random.floats(dims);
-            let constant = self.graph.add_constant("c", constant);
+            let constant = self.graph.add_constant("c", constant).unwrap();
             self.add(Gather { axis: 0 }, &[constant, self.indices])
         }
 

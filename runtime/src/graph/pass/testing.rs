@@ -20,7 +20,7 @@ pub(in crate::graph) struct Build {
 impl Build {
     pub fn new(dims: &[usize]) -> Self {
         let mut graph = Graph::new();
-        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(dims).unwrap()));
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(dims).unwrap())).unwrap();
         Self { graph, x }
     }
 
@@ -30,7 +30,7 @@ impl Build {
     }
 
     pub fn constant(&mut self, dims: &[usize], elements: &[f32]) -> ValueId {
-        self.graph.add_constant("c", Tensor::from_slice(dims, elements).unwrap())
+        self.graph.add_constant("c", Tensor::from_slice(dims, elements).unwrap()).unwrap()
     }
 
     pub fn binary(&mut self, kind: BinaryKind, a: ValueId, b: ValueId) -> ValueId {

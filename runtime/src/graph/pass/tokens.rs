@@ -15,21 +15,22 @@ use std::sync::Arc;
 use super::super::{Graph, Node, Uses};
 use crate::error::Result;
 use crate::ops::Op;
+use crate::reserve;
 use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     // Two nodes exchange their operators, and the value between them is new: the uses of other values stay valid.
-    let uses = graph.uses();
-    let mut of_product: Vec<bool> = graph.nodes.iter().map(|node| reshapes_product(graph, &uses, node)).collect();
+    let uses = graph.uses()?;
+    let mut of_product = reserve::list(graph.nodes.iter().map(|node| reshapes_product(graph, &uses, node)))?;
     for index in 0..graph.nodes.len() {
         let Some((reshape, constant)) = behind_reshape(graph, &uses, &of_product, index) else { continue };
-        let (node, before) = (graph.nodes[index].clone(), graph.nodes[reshape].clone());
+        let (node, before) = (graph.nodes[index].copy()?, graph.nodes[reshape].copy()?);
         let ([product], [reshaped]) = (before.inputs.as_slice(), before.outputs.as_slice()) else { continue };
-        let constant = constant.map(|row| graph.add_constant(format!("{}.row", node.name), row));
+        let constant = constant.map(|row| graph.add_constant(format!("{}.row", node.name), row)).transpose()?;
         let inputs = node.inputs.iter().map(|id| if id == reshaped { Some(*product) } else { constant });
         let inputs = inputs.flatten().collect();
-        let result = graph.add_value(node.name.clone(), graph.fact(*product).clone(), None);
-        graph.nodes[reshape] = Node { inputs, outputs: vec![result], ..node.clone() };
+        let result = graph.add_value(node.name.clone(), graph.fact(*product).clone(), None)?;
+        graph.nodes[reshape] = Node { inputs, outputs: vec![result], ..node.copy()? };
         graph.nodes[index] = Node { inputs: vec![result], outputs: node.outputs, ..before };
         of_product[index] = true;
     }
@@ -96,13 +97,13 @@ mod tests {
     /// `[2, 5, 3] * [3, 4]` as `dims`, then the bias and Relu; returns the operators that remain.
     fn names(dims: &[usize], bias: &[usize], also_read: bool) -> Vec<String> {
         let mut build = Build::new(&[2, 5, 3]);
-        let weights = build.graph.add_constant("w", Random(2).floats(&[1, 3, 4]));
+        let weights = build.graph.add_constant("w", Random(2).floats(&[1, 3, 4])).unwrap();
         let x = build.add(MatMul { transposed: false, activation: Activation::None }, &[build.x, weights]);
         let x = build.add(Reshape { shape: Shape::new(dims).unwrap() }, &[x]);
         if also_read {
             build.output(x);
         }
-        let bias = build.graph.add_constant("b", Random(3).floats(bias));
+        let bias = build.graph.add_constant("b", Random(3).floats(bias)).unwrap();
         let x = build.binary(BinaryKind::Add, bias, x);
         let y = build.activate(Activation::Relu, x);
         build.optimized(y, 1e-5).nodes.iter().map(|node| format!("{:?}", node.op)).collect()

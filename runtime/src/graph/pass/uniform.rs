@@ -9,6 +9,7 @@ use skipstone_kernels::pool::PoolFn;
 use super::super::{Graph, Node, ValueId};
 use super::channels::{Channels, Track};
 use super::filters::{Filters, is_zero, share};
+use crate::error::Result;
 use crate::operator::Semantics;
 use crate::operator::axes::{Axes, Elements, Link};
 use crate::ops::Op;
@@ -34,8 +35,8 @@ struct UniformAxis {
 
 impl Uniform {
     /// Follows the values through a graph whose images are in NCHW.
-    pub fn new(graph: &Graph, channels: &Channels) -> Self {
-        let mut uniform = Self(vec![UniformAxis::default(); graph.values().len()]);
+    pub fn new(graph: &Graph, channels: &Channels) -> Result<Self> {
+        let mut uniform = Self(reserve::copies(UniformAxis::default(), graph.values().len())?);
         for node in &graph.nodes {
             let &[y] = node.outputs.as_slice() else { continue };
             if let Some(track) = channels.track(y) {
@@ -45,7 +46,7 @@ impl Uniform {
                 uniform.0[y.0] = UniformAxis { axis: track.axis, elements: found };
             }
         }
-        uniform
+        Ok(uniform)
     }
 
     /// The uniform value of index `i` of an axis, if it is known.

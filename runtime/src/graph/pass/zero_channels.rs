@@ -33,11 +33,11 @@ const ROUNDS: usize = 8;
 const CHOICES: usize = 2;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let before = sizes(graph);
+    let before = sizes(graph)?;
     for _ in 0..ROUNDS {
         let mut found = false;
         for choice in 0..CHOICES {
-            let channels = Channels::new(graph, choice);
+            let channels = Channels::new(graph, choice)?;
             if choice > 0 && !channels.ambiguous {
                 break;
             }
@@ -50,21 +50,22 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
             break;
         }
     }
-    for (index, (before, after)) in before.into_iter().zip(sizes(graph)).enumerate() {
+    for (index, (before, after)) in before.into_iter().zip(sizes(graph)?).enumerate() {
         if let (Some(before), Some(after)) = (before, after)
             && before != after
         {
             let node = graph.nodes[index].name.clone();
-            graph.removed.push(Removed { node, filters: [before[0], after[0]], channels: [before[1], after[1]] });
+            let removed = Removed { node, filters: [before[0], after[0]], channels: [before[1], after[1]] };
+            reserve::push(&mut graph.removed, removed)?;
         }
     }
     Ok(())
 }
 
 /// Filters and input channels of every node with constant weights.
-fn sizes(graph: &Graph) -> Vec<Option<[usize; 2]>> {
+fn sizes(graph: &Graph) -> Result<Vec<Option<[usize; 2]>>> {
     let size = |filters: Filters<'_>| [filters.count, filters.groups * filters.depth];
-    graph.nodes.iter().map(|node| Filters::of(graph, node).map(size)).collect()
+    Ok(reserve::list(graph.nodes.iter().map(|node| Filters::of(graph, node).map(size)))?)
 }
 
 /// The channels to remove from a graph.
@@ -78,7 +79,7 @@ struct Cuts {
 impl Cuts {
     /// `None` if every channel is needed, or if there is no memory for the search.
     fn find(graph: &Graph, channels: Channels) -> Option<Self> {
-        let uniform = Uniform::new(graph, &channels);
+        let uniform = Uniform::new(graph, &channels).ok()?;
         // A channel is removed if filters read it, and none needs it.
         let unread = || reserve::copies(false, channels.elements()).ok();
         let (mut read, mut needed) = (unread()?, unread()?);
@@ -116,7 +117,7 @@ impl Cuts {
 
     fn apply(&self, graph: &mut Graph) -> Result<()> {
         for index in 0..graph.nodes.len() {
-            let node = graph.nodes[index].clone();
+            let node = graph.nodes[index].copy()?;
             let name = node.name.clone();
             graph.nodes[index] = self.cut(graph, node).map_err(|e| e.at(&name))?;
         }
@@ -147,7 +148,7 @@ impl Cuts {
             if let Some(constant) = graph.constant(id).cloned() {
                 let remaining = self.remaining(link, constant.shape().get(link.from).copied().unwrap_or(0), to)?;
                 let cut = take(&constant, link.from, &remaining)?;
-                node.inputs[link.operand] = graph.add_constant(graph.value(id).name.clone(), cut);
+                node.inputs[link.operand] = graph.add_constant(graph.value(id).name.clone(), cut)?;
             }
         }
         let to = Left { axis: to.axis, of: to.len, indices: &left };
@@ -178,7 +179,8 @@ impl Cuts {
                 *gone = true;
             }
         }
-        reserve::list((0..len).filter(|&i| link.part_of_operand(i).and_then(|part| gone.get(part)) != Some(&true)))
+        let left = |&i: &usize| link.part_of_operand(i).and_then(|part| gone.get(part)) != Some(&true);
+        Ok(reserve::list((0..len).filter(left))?)
     }
 
     /// Removes the weights that read removed channels; their contribution to every sum is added to the bias.
@@ -197,8 +199,8 @@ impl Cuts {
         }))?;
         let weights = take(filters.weights, filters.axes[1], &left)?;
         let bias = Tensor::from_slice(&[bias.len()], &bias)?;
-        node.inputs[Filters::WEIGHTS] = graph.add_constant(format!("{}.weights", node.name), weights);
-        let bias = graph.add_constant(format!("{}.bias", node.name), bias);
+        node.inputs[Filters::WEIGHTS] = graph.add_constant(format!("{}.weights", node.name), weights)?;
+        let bias = graph.add_constant(format!("{}.bias", node.name), bias)?;
         match node.inputs.get_mut(Filters::BIAS) {
             Some(held) => *held = bias,
             None if gone.is_empty() => {}

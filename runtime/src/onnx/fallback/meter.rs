@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use tract_onnx::prelude::{DatumType, DatumTypeExt, TDim, TValue, TVec, TractResult, TypedFact};
+use tract_onnx::prelude::{DatumType, DatumTypeExt, IntoArcTensor, TDim, TValue, TVec, TractResult, TypedFact};
 use tract_onnx::tract_core::internal::{EvalContext, TypedModel, TypedNode, bail, ensure};
 
 use super::replaced;
@@ -73,7 +73,12 @@ impl<'a> Meter<'a> {
         let bytes = asked.iter().fold(self.bytes, with);
         let most = self.budget.bytes;
         ensure!(bytes <= most, "'{}' needs {bytes} bytes, the limit 'memory' is {most}", node.name);
-        let facts: Vec<TypedFact> = inputs.iter().map(|value| value.datum_type().fact(value.shape())).collect();
+        // Numbers may decide how much work there is.
+        let fact = |value: &TValue| match value.len() {
+            1 => TypedFact::try_from(value.clone().into_arc_tensor()),
+            _ => Ok(value.datum_type().fact(value.shape())),
+        };
+        let facts = inputs.iter().map(fact).collect::<TractResult<Vec<TypedFact>>>()?;
         let written = asked.iter().fold(0, |sum: u64, &(elements, _)| sum.saturating_add(elements));
         self.work = self.work.saturating_add(work_of(node, &facts.iter().collect::<Vec<_>>(), written));
         let (work, most) = (self.work, self.budget.work);

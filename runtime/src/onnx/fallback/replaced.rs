@@ -16,8 +16,14 @@ pub(super) fn work(node: &TypedNode, inputs: &[&TypedFact]) -> Option<u64> {
     let shape = |index: usize| inputs.get(index)?.shape.as_concrete();
     match &*node.op.name() {
         "NonZero" => Some(product(shape(0)?).saturating_mul(8)),
-        // Each box is compared with each other, for every class.
-        "NonMaxSuppression" => Some(product(shape(1)?).saturating_mul(4 * *shape(1)?.last()? as u64)),
+        // The boxes of each class are sorted, and each is compared with those kept so far.
+        "NonMaxSuppression" => {
+            let (scores, count) = (shape(1)?, *shape(1)?.last()? as u64);
+            let most = inputs.get(2).and_then(|most| most.konst.as_ref()?.cast_to_scalar::<i64>().ok());
+            let kept = count.min(most.map_or(u64::MAX, |most| u64::try_from(most).unwrap_or(0)));
+            let sorted = u64::from(u64::BITS - count.leading_zeros());
+            Some(product(scores).saturating_mul(sorted.saturating_add(kept).saturating_mul(4)))
+        }
         _ => None,
     }
 }

@@ -18,6 +18,7 @@ use crate::info::Shapes;
 use crate::onnx::import::{self, tensor::Files};
 use crate::operator::Place;
 use crate::plan::Port;
+use crate::reserve;
 use crate::tensor::{Fact, Shape};
 
 /// The information that tract needs on a model.
@@ -41,9 +42,12 @@ struct Whole<'a> {
 pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, reason: String) -> Result<Lowered> {
     let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
     model.graph.iter().try_for_each(|graph| understood(graph, &reason))?;
-    let given = model.graph.iter().flat_map(import::caller_inputs);
-    let inputs = given.map(|info| Ok((info.name.to_owned(), import::input_fact(info, shapes)?)));
-    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let mut inputs = Vec::new();
+    if let Some(graph) = &model.graph {
+        for info in import::caller_inputs(graph)? {
+            reserve::push(&mut inputs, (reserve::text(info.name)?, import::input_fact(info, shapes)?))?;
+        }
+    }
     let folder = files.folder.as_deref();
     let whole = run(Whole { file: &files.model, folder, inputs, outputs, reason: reason.clone() });
     whole.map(Lowered::Foreign).map_err(|error| match error {

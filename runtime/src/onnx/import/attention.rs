@@ -129,7 +129,7 @@ fn within_window(
         None => Ok(Some(seen)),
         Some(mask) if cx.dtype(mask) == DType::Bool => cx.binary(BinaryKind::And, mask, seen).map(Some),
         Some(mask) => {
-            let hidden = cx.scalar(f32::NEG_INFINITY);
+            let hidden = cx.scalar(f32::NEG_INFINITY)?;
             cx.select(seen, mask, hidden).map(Some)
         }
     }
@@ -163,8 +163,8 @@ fn mask_of(
         _ => cx.cast(mask, DType::Bool)?,
     };
     let mask = cx.reshape(mask, &dims)?;
-    let (zero, hidden) = (cx.scalar(0f32), cx.float("mask_filter_value", -10000.0)?);
-    let hidden = cx.scalar(hidden);
+    let (zero, hidden) = (cx.scalar(0f32)?, cx.float("mask_filter_value", -10000.0)?);
+    let hidden = cx.scalar(hidden)?;
     let mask = cx.select(mask, zero, hidden)?;
     match bias {
         Some(bias) => cx.binary(BinaryKind::Add, mask, bias).map(Some),

@@ -5,12 +5,17 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use skipstone_kernels::arena::NoMemory;
+use skipstone_onnx::Invalid;
+
 use super::selected::Selections;
 use crate::error::{Error, OpError};
 use crate::graph::{Block, Graph, Node, ValueId};
+use crate::limits;
 use crate::operator::{Operator, Semantics};
 use crate::ops::Op;
 use crate::ops::control::Control;
+use crate::reserve;
 use crate::tensor::{DType, Tensor};
 
 /// Most elements of a result computed while importing; larger constants are left to the passes.
@@ -20,6 +25,15 @@ const FOLDING_WORK: u64 = 1 << 27;
 /// Most bytes of all constants computed while importing, including by the fallback.
 const FOLDING_BYTES: u64 = 64 << 20;
 
+/// Most bytes of constants that importers make, such as the waves of a transform or the zeros of sparse tensors, in addition to [`MADE_PER_BYTE`] for
+/// each byte of the file.
+const MADE_BYTES: u64 = 64 << 20;
+/// Attributes in the file become constants of wider types, or tables.
+const MADE_PER_BYTE: u64 = 8;
+
+/// Most nodes that a model is imported as: a node of the file with many results is as many nodes here.
+const NODES: u64 = 1 << 18;
+
 /// Why an operator is not imported as one of our nodes.
 pub(super) enum Halt {
     /// The model is invalid, or exceeds a limit.
@@ -28,6 +42,18 @@ pub(super) enum Halt {
     Dynamic(String),
     /// None of our operators supports this.
     Foreign,
+}
+
+impl From<Invalid> for Halt {
+    fn from(invalid: Invalid) -> Self {
+        Self::Error(invalid.into())
+    }
+}
+
+impl From<NoMemory> for Halt {
+    fn from(no_memory: NoMemory) -> Self {
+        Self::Error(no_memory.into())
+    }
 }
 
 impl From<Error> for Halt {
@@ -60,14 +86,31 @@ pub(super) struct Build {
     /// Total work of what has been computed so far, and its bytes.
     folded_work: u64,
     folded_bytes: u64,
+    /// Nodes made so far, also those that were computed at once.
+    nodes: u64,
+    /// Bytes of constants that importers made so far, and how many they may make.
+    made_bytes: u64,
+    most_made: u64,
     /// Operator and position of the node being imported, for messages.
     pub place: String,
 }
 
 impl Build {
+    /// The beginning of a graph from a file of so many bytes.
+    pub fn of_file(bytes: usize) -> Self {
+        let most_made = MADE_BYTES.saturating_add((bytes as u64).saturating_mul(MADE_PER_BYTE));
+        Self { most_made, ..Self::default() }
+    }
+
+    /// Counts a constant that an importer made.
+    pub fn count_made(&mut self, tensor: &Tensor) -> Result<(), Error> {
+        self.made_bytes = self.made_bytes.saturating_add(tensor.bytes().len() as u64);
+        limits::check_fixed("bytes of constants for its operators", self.made_bytes, self.most_made)
+    }
+
     /// An operator's error as the error of a node.
-    pub fn at(&self, name: &str, error: OpError) -> Error {
-        Error::Node { node: name.to_owned(), place: self.place.clone(), source: error }
+    pub fn at(&self, name: &str, error: impl Into<OpError>) -> Error {
+        Error::Node { node: name.to_owned(), place: self.place.clone(), source: error.into() }
     }
 
     /// The file's element type of a value.
@@ -76,10 +119,11 @@ impl Build {
     }
 
     /// Records that a value is half precision in the file.
-    pub fn declare(&mut self, id: ValueId, declared: Option<DType>) {
+    pub fn declare(&mut self, id: ValueId, declared: Option<DType>) -> Result<(), NoMemory> {
         if let Some(declared) = declared {
-            self.declared.insert(id, declared);
+            reserve::insert(&mut self.declared, id, declared)?;
         }
+        Ok(())
     }
 
     /// The half-precision type of a value in the file, if it has one.
@@ -88,8 +132,8 @@ impl Build {
     }
 
     /// Forbids reading a value as a tensor.
-    pub fn withhold(&mut self, id: ValueId, reason: String) {
-        self.withheld.insert(id, reason);
+    pub fn withhold(&mut self, id: ValueId, reason: String) -> Result<(), NoMemory> {
+        reserve::insert(&mut self.withheld, id, reason).map(drop)
     }
 
     /// Refuses, for the node or output `name`, to read a value that is not a tensor.
@@ -99,9 +143,9 @@ impl Build {
     }
 
     /// Forbids reading the indices of names by nodes, which would take them for the names; an output may be indices.
-    pub fn withhold_names(&mut self, id: ValueId, reason: String) {
-        self.withhold(id, reason);
-        self.indices.insert(id);
+    pub fn withhold_names(&mut self, id: ValueId, reason: String) -> Result<(), NoMemory> {
+        self.withhold(id, reason)?;
+        reserve::add(&mut self.indices, id).map(drop)
     }
 
     /// Whether a value is indices of names.
@@ -110,8 +154,8 @@ impl Build {
     }
 
     /// Records the tensors of a sequence.
-    pub fn hold_sequence(&mut self, id: ValueId, parts: Vec<ValueId>) {
-        self.sequences.insert(id, parts);
+    pub fn hold_sequence(&mut self, id: ValueId, parts: Vec<ValueId>) -> Result<(), NoMemory> {
+        reserve::insert(&mut self.sequences, id, parts).map(drop)
     }
 
     /// The tensors of a sequence.
@@ -120,8 +164,8 @@ impl Build {
     }
 
     /// Records that a setting decides a value.
-    pub fn mark_setting(&mut self, id: ValueId, name: &str) {
-        self.settings.insert(id, name.into());
+    pub fn mark_setting(&mut self, id: ValueId, name: &str) -> Result<(), NoMemory> {
+        reserve::insert(&mut self.settings, id, name.into()).map(drop)
     }
 
     /// The setting that decides a value, if no data does.
@@ -140,15 +184,17 @@ impl Build {
             self.count_more(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
         } else {
             self.selections.refuse(inputs)?;
-            self.graph.nodes.push(node);
-            self.follow_settings(inputs, &outputs);
+            reserve::push(&mut self.graph.nodes, node)?;
+            self.follow_settings(inputs, &outputs)?;
         }
         Ok(outputs)
     }
 
     /// A node that is not yet in the graph.
     pub(super) fn node(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<Node, Halt> {
-        let own = self.fresh(name);
+        self.nodes += 1;
+        limits::check_fixed("nodes, as its operators are imported,", self.nodes, NODES)?;
+        let own = self.fresh(name)?;
         self.graph.make_node(own, op, inputs).map_err(|error| match error {
             // An unsupported element type is not an error of the model.
             Error::Node { source: OpError::Type { .. }, .. } => Halt::Foreign,
@@ -157,12 +203,15 @@ impl Build {
         })
     }
 
-    fn follow_settings(&mut self, inputs: &[ValueId], outputs: &[ValueId]) {
+    fn follow_settings(&mut self, inputs: &[ValueId], outputs: &[ValueId]) -> Result<(), NoMemory> {
         let data = |id: &&ValueId| self.graph.constant(**id).is_none() && self.setting(**id).is_none();
         let setting = inputs.iter().find_map(|&id| self.setting(id)).cloned();
         if let (Some(setting), None) = (setting, inputs.iter().find(data)) {
-            self.settings.extend(outputs.iter().map(|&id| (id, setting.clone())));
+            for &id in outputs {
+                reserve::insert(&mut self.settings, id, setting.clone())?;
+            }
         }
+        Ok(())
     }
 
     /// Adds a node that owns blocks.
@@ -171,7 +220,7 @@ impl Build {
         for block in &blocks {
             self.selections.refuse(&block.results)?;
         }
-        let own = self.fresh(name);
+        let own = self.fresh(name)?;
         self.graph.add_control(own, control, inputs, blocks).map_err(|error| match error {
             Error::Node { source, .. } => Halt::Error(self.at(name, source)),
             error => error.into(),
@@ -179,10 +228,13 @@ impl Build {
     }
 
     /// A unique name for a node.
-    fn fresh(&mut self, name: &str) -> String {
-        let count = self.names.entry(name.to_owned()).or_insert(0);
-        *count += 1;
-        if *count == 1 { name.to_owned() } else { format!("{name}.{}", *count - 1) }
+    fn fresh(&mut self, name: &str) -> Result<String, NoMemory> {
+        if let Some(count) = self.names.get_mut(name) {
+            *count += 1;
+            return Ok(format!("{name}.{}", *count - 1));
+        }
+        reserve::insert(&mut self.names, reserve::text(name)?, 1)?;
+        reserve::text(name)
     }
 
     /// Bytes that computed constants may still take.
@@ -207,9 +259,12 @@ impl Build {
         if kept || !shares && (outputs.iter().any(large) || inputs.iter().any(large)) {
             return Ok(false);
         }
-        let constants: Option<Vec<Arc<Tensor>>> = inputs.iter().map(|&id| self.graph.constant(id).cloned()).collect();
-        let Some(constants) = constants else { return Ok(false) };
-        let operands: Vec<&Tensor> = constants.iter().map(AsRef::as_ref).collect();
+        if inputs.iter().any(|&id| self.graph.constant(id).is_none()) {
+            return Ok(false);
+        }
+        let constants: Vec<Arc<Tensor>> =
+            reserve::list(inputs.iter().filter_map(|&id| self.graph.constant(id).cloned()))?;
+        let operands: Vec<&Tensor> = reserve::list(constants.iter().map(AsRef::as_ref))?;
         let (all_work, all_bytes) = (self.folded_work.saturating_add(work), self.folded_bytes.saturating_add(bytes));
         // What is not computed now becomes a node: the passes have their own budget, and a run has a limit.
         if all_work > FOLDING_WORK || all_bytes > FOLDING_BYTES {

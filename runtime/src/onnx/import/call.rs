@@ -4,7 +4,7 @@ use skipstone_onnx::proto::{Attribute, Node, Tensor as TensorProto};
 
 use super::build::{Build, Halt, Imported};
 use super::tensor::{self, FileTensor};
-use crate::error::OpError;
+use crate::error::{OpError, SHOWN};
 use crate::graph::ValueId;
 use crate::ops::Op;
 use crate::ops::cast::Cast;
@@ -49,13 +49,13 @@ impl<'m> Call<'_, 'm> {
     }
 
     /// An operator's error as the error of this node.
-    pub fn at(&self, error: OpError) -> Halt {
+    pub fn at(&self, error: impl Into<OpError>) -> Halt {
         Halt::Error(self.build.at(self.name(), error))
     }
 
     /// An error for shapes that do not match.
     pub fn shape_error(&self, rule: &'static str, ids: &[ValueId]) -> Halt {
-        let shapes: Vec<&Shape> = ids.iter().map(|&id| self.shape(id)).collect();
+        let shapes: Vec<&Shape> = ids.iter().take(SHOWN).map(|&id| self.shape(id)).collect();
         self.at(OpError::shapes(rule, &shapes))
     }
 
@@ -190,7 +190,7 @@ impl<'m> Call<'_, 'm> {
 
     /// All operands, none of which may be omitted.
     pub fn all_inputs(&self) -> Result<Vec<ValueId>, Halt> {
-        (0..self.inputs.len()).map(|index| self.input(index)).collect()
+        reserve::results((0..self.inputs.len()).map(|index| self.input(index)))
     }
 
     /// The number of requested results.
@@ -286,16 +286,21 @@ impl<'m> Call<'_, 'm> {
         self.build.add(name(self.node), op.into(), inputs)
     }
 
-    /// Adds a constant.
-    pub fn constant(&mut self, tensor: Tensor) -> ValueId {
+    /// Adds a constant that is made here, of any number of elements for a few bytes of the file.
+    pub fn constant(&mut self, tensor: Tensor) -> Result<ValueId, Halt> {
+        self.build.count_made(&tensor)?;
+        self.add_constant(tensor)
+    }
+
+    fn add_constant(&mut self, tensor: Tensor) -> Result<ValueId, Halt> {
         let name = format!("{}.constant", self.name());
-        self.build.graph.add_constant(name, tensor)
+        Ok(self.build.graph.add_constant(name, tensor)?)
     }
 
     /// Adds a constant with these elements.
     pub fn elements<T: Element>(&mut self, dims: &[usize], elements: &[T]) -> Result<ValueId, Halt> {
         let tensor = Tensor::from_slice(dims, elements).map_err(|e| self.at(e))?;
-        Ok(self.constant(tensor))
+        self.constant(tensor)
     }
 
     /// Adds a constant with the elements of an iterator.
@@ -306,25 +311,25 @@ impl<'m> Call<'_, 'm> {
     ) -> Result<ValueId, Halt> {
         let shape = Shape::new(dims).map_err(|e| self.at(e))?;
         let tensor = Tensor::collected(Fact::new(T::DTYPE, shape), elements).map_err(|e| self.at(e))?;
-        Ok(self.constant(tensor))
+        self.constant(tensor)
     }
 
     /// Adds a constant of rank 0.
-    pub fn scalar<T: Element>(&mut self, value: T) -> ValueId {
+    pub fn scalar<T: Element>(&mut self, value: T) -> Result<ValueId, Halt> {
         self.constant(Tensor::scalar(value))
     }
 
     /// Adds a constant of rank 0 and type `dtype`.
     pub fn scalar_of(&mut self, dtype: DType, value: f64) -> Result<ValueId, Halt> {
-        let wide = self.scalar(value);
+        let wide = self.scalar(value)?;
         self.cast(wide, dtype)
     }
 
     /// A tensor of the file as a constant.
-    pub fn file_constant(&mut self, tensor: FileTensor) -> ValueId {
-        let id = self.constant(tensor.tensor);
-        self.build.declare(id, tensor.declared);
-        id
+    pub fn file_constant(&mut self, tensor: FileTensor) -> Result<ValueId, Halt> {
+        let id = self.add_constant(tensor.tensor)?;
+        self.build.declare(id, tensor.declared)?;
+        Ok(id)
     }
 
     /// A value with another shape and the same number of elements.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::captures;
 use skipstone_onnx::proto::{Graph as GraphProto, Node, Type};
 
@@ -18,6 +19,7 @@ use crate::ops::control::{Along, Control, Loop};
 use crate::ops::refuse::Refuse;
 use crate::ops::reshape::Reshape;
 use crate::ops::slice::Slice;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most iterations of an unrolled loop.
@@ -109,9 +111,9 @@ impl<'m> Importer<'m> {
         for (&a, &b) in then.results.iter().zip(&otherwise.results) {
             self.same(node, [a, b], "one branch returns", "the other")?;
         }
-        let halves: Vec<Option<DType>> = then.results.iter().map(|&id| self.build.half(id)).collect();
+        let halves = reserve::list(then.results.iter().map(|&id| self.build.half(id)))?;
         let results = self.build.add_control(name, Control::If, &[condition], vec![then, otherwise])?;
-        self.declare(&results, &halves);
+        self.declare(&results, &halves)?;
         Ok(results)
     }
 
@@ -128,13 +130,13 @@ impl<'m> Importer<'m> {
         if let Error::Node { source: OpError::NoMemory(_), .. } = error {
             return Err(error.into());
         }
-        let results = like.iter().map(|&id| self.build.graph.fact(id).clone()).collect();
-        let halves: Vec<Option<DType>> = like.iter().map(|&id| self.build.half(id)).collect();
+        let results = reserve::list(like.iter().map(|&id| self.build.graph.fact(id).clone()))?;
+        let halves = reserve::list(like.iter().map(|&id| self.build.half(id)))?;
         let reason = format!("this branch does not match the shapes of the inputs: {error}");
         self.begin_block(node)?;
         let made = self.build.add(call::name(node), Refuse { reason, results }.into(), &[condition]);
-        let block = self.end_block(made.as_deref().unwrap_or(&[]));
-        self.declare(&made?, &halves);
+        let block = self.end_block(made.as_deref().unwrap_or(&[]))?;
+        self.declare(&made?, &halves)?;
         Ok(block)
     }
 
@@ -164,29 +166,32 @@ impl<'m> Importer<'m> {
                 }
             }
         }
-        let carried: Option<Vec<ValueId>> = inputs.iter().skip(2).copied().collect();
+        let carried = reserve::all(inputs.iter().skip(2).copied());
         let carried = carried.ok_or_else(|| self.value_error(node, "a carried value of the loop is missing"))?;
         op.carried = carried.len();
-        given.extend(carried);
+        reserve::extend(&mut given, carried)?;
         // Results that are not requested are not collected.
-        let collected = vec![(0, false); node.outputs.len().saturating_sub(op.carried)];
+        let collected = reserve::copies((0, false), node.outputs.len().saturating_sub(op.carried))?;
         Ok(FileLoop { node, body, numbered: true, op, collected, given })
     }
 
     fn scan_source(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<FileLoop<'m>, Halt> {
         let body = self.subgraph(node, "body")?;
-        let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
+        let given = reserve::all(inputs.iter().copied());
         let given = given.ok_or_else(|| self.value_error(node, "an input is missing"))?;
-        let cx = self.call(node, inputs);
+        let cx = self.call(node, inputs)?;
         let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
         let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "exceeds the number of inputs"))?;
         let carried = given.len() - scans;
         let list = |name: &'static str, count: usize| -> Result<Vec<i64>, Halt> {
-            let list = cx.ints(name)?.unwrap_or_else(|| vec![0; count]);
+            let list = match cx.ints(name)? {
+                Some(list) => list,
+                None => reserve::copies(0, count)?,
+            };
             if list.len() < count { Err(cx.attribute_error(name, "is too short")) } else { Ok(list) }
         };
         let (axes, directions) = (list("scan_input_axes", scans)?, list("scan_input_directions", scans)?);
-        let mut scanned = Vec::with_capacity(scans);
+        let mut scanned = reserve::empty(scans)?;
         let mut iterations = None;
         for ((&id, axis), reverse) in given[carried..].iter().zip(axes).zip(directions) {
             let along = Along { axis: cx.axis_of(axis, cx.rank(id))?, reverse: reverse != 0 };
@@ -199,7 +204,7 @@ impl<'m> Importer<'m> {
         let collects = node.outputs.len().saturating_sub(carried);
         let (axes, directions) = (list("scan_output_axes", collects)?, list("scan_output_directions", collects)?);
         let collected = axes.into_iter().zip(directions).map(|(axis, reverse)| (axis, reverse != 0)).take(collects);
-        let collected = collected.collect();
+        let collected = reserve::list(collected)?;
         let op = Loop { iterations: Some(iterations.unwrap_or(0)), carried, scanned, ..Loop::default() };
         Ok(FileLoop { node, body, numbered: false, op, collected, given })
     }
@@ -207,19 +212,22 @@ impl<'m> Importer<'m> {
     /// Scan of opset 8: every tensor begins with a batch axis, over which an outer loop runs.
     fn scan_of_batches(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
         let Some((lengths, inputs)) = inputs.split_first() else { return Err(Halt::Foreign) };
-        let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
+        let given = reserve::all(inputs.iter().copied());
         let given = given.ok_or_else(|| self.value_error(node, "an input is missing"))?;
         let body = self.subgraph(node, "body")?;
-        let cx = self.call(node, inputs);
+        let cx = self.call(node, inputs)?;
         let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
         let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "exceeds the number of inputs"))?;
         let carried = given.len() - scans;
-        let directions = cx.ints("directions")?.unwrap_or_else(|| vec![0; scans]);
+        let directions = match cx.ints("directions")? {
+            Some(directions) => directions,
+            None => reserve::copies(0, scans)?,
+        };
         let along = |&direction: &i64| Along { axis: 0, reverse: direction != 0 };
-        let scanned: Vec<Along> = directions.iter().take(scans).map(along).collect();
-        let shapes: Vec<&[usize]> = given.iter().map(|&id| cx.shape(id).dims()).collect();
+        let scanned = reserve::list(directions.iter().take(scans).map(along))?;
+        let shapes = reserve::list(given.iter().map(|&id| cx.shape(id).dims()))?;
         let batches = shapes.first().and_then(|shape| shape.first()).copied();
-        let lens: Option<Vec<usize>> = shapes[carried..].iter().map(|shape| shape.get(1).copied()).collect();
+        let lens = reserve::all(shapes[carried..].iter().map(|shape| shape.get(1).copied()));
         let len = lens.as_ref().and_then(|lens| lens.first()).copied();
         let (Some(batches), Some(lens), Some(len)) = (batches, lens, len) else {
             return Err(cx.shape_error("inputs must begin with a batch axis, then a scanned one", &given));
@@ -239,33 +247,33 @@ impl<'m> Importer<'m> {
                 return Err(self.value_error(node, "sequences of different lengths in one batch are not supported"));
             }
         }
-        let collected = vec![(0, false); node.outputs.len().saturating_sub(carried)];
+        let collected = reserve::copies((0, false), node.outputs.len().saturating_sub(carried))?;
         let op = Loop { iterations: Some(len), carried, scanned, ..Loop::default() };
         let first = [Fact::new(DType::I64, Shape::default()), Fact::new(DType::Bool, Shape::default())];
-        let mut slices = Vec::with_capacity(given.len());
+        let mut slices = reserve::empty(given.len())?;
         for &id in &given {
             slices.push((self.slice_fact(id, 0)?, self.build.half(id)));
         }
 
         self.begin_block(node)?;
-        let leading = self.leading(node, &first);
-        let parameters = self.parameters(node, &slices);
+        let leading = self.leading(node, &first)?;
+        let parameters = self.parameters(node, &slices)?;
         let source = FileLoop { node, body, numbered: false, op, collected, given: parameters };
         let inner = self.iterated(&source);
-        let results: Vec<ValueId> = leading[1..2].iter().chain(inner.as_deref().unwrap_or(&[])).copied().collect();
-        let block = self.end_block(&results);
+        let results = reserve::list(leading[1..2].iter().chain(inner.as_deref().unwrap_or(&[])).copied())?;
+        let block = self.end_block(&results)?;
         let inner = inner?;
 
-        let halves: Vec<Option<DType>> = inner.iter().map(|&id| self.build.half(id)).collect();
-        let every = |count: usize| vec![Along::default(); count];
+        let halves = reserve::list(inner.iter().map(|&id| self.build.half(id)))?;
+        let every = |count: usize| reserve::copies(Along::default(), count);
         let outer = Loop {
             iterations: Some(batches),
-            scanned: every(given.len()),
-            collected: every(inner.len()),
+            scanned: every(given.len())?,
+            collected: every(inner.len())?,
             ..Loop::default()
         };
         let results = self.build.add_control(call::name(node), outer.into(), &given, vec![block])?;
-        self.declare(&results, &halves);
+        self.declare(&results, &halves)?;
         Ok(results)
     }
 
@@ -274,7 +282,7 @@ impl<'m> Importer<'m> {
         let constant = |importer: &Self, id: ValueId| importer.build.graph.constant(id).is_some();
         let sequences = source.given.iter().any(|&id| self.build.sequence(id).is_some());
         let mut constants = source.op.iterations.is_some() && source.given.iter().all(|&id| constant(self, id));
-        for name in if constants { captures(source.body) } else { Vec::new() } {
+        for name in if constants { captures(source.body)? } else { Vec::new() } {
             let id = self.value(name)?;
             constants = constants && constant(self, id);
         }
@@ -300,7 +308,7 @@ impl<'m> Importer<'m> {
         let &FileLoop { node, body, numbered, ref op, ref given, .. } = source;
         let first = op.first_carried();
         let own = source.numbers();
-        let mut facts = Vec::new();
+        let mut facts = reserve::empty(op.carried + op.scanned.len())?;
         for &id in &given[first..first + op.carried] {
             facts.push((self.build.graph.fact(id).clone(), self.build.half(id)));
         }
@@ -309,10 +317,11 @@ impl<'m> Importer<'m> {
         }
         let mut block = if numbered {
             let own = own.map(|fact| (fact, None));
-            self.block(node, body, &[], &own.into_iter().chain(facts).collect::<Vec<_>>())?
+            self.block(node, body, &[], &reserve::list(own.into_iter().chain(facts))?)?
         } else {
             let mut block = self.block(node, body, &own, &facts)?;
-            block.results.insert(0, block.parameters[1]);
+            let results = [&block.parameters[1..2], &block.results].into_iter().flatten();
+            block.results = reserve::list(results.copied())?;
             block
         };
         block.results.truncate(1 + op.carried + source.collected.len());
@@ -321,7 +330,8 @@ impl<'m> Importer<'m> {
         }
         let mut op = op.clone();
         for (&(axis, reverse), &id) in source.collected.iter().zip(&block.results[1 + op.carried..]) {
-            op.collected.push(Along { axis: self.collected_axis(node, axis, id)?, reverse });
+            let along = Along { axis: self.collected_axis(node, axis, id)?, reverse };
+            reserve::push(&mut op.collected, along)?;
         }
         let stays = block.results[0] == block.parameters[1];
         let goes_on = match self.build.graph.constant(block.results[0]).and_then(|held| held.bytes().first().copied()) {
@@ -341,9 +351,9 @@ impl<'m> Importer<'m> {
         if goes_on.is_none() {
             op.iterations = op.iterations.filter(|&iterations| iterations < MAX_COUNTED);
         }
-        let halves: Vec<Option<DType>> = block.results[1..].iter().map(|&id| self.build.half(id)).collect();
+        let halves = reserve::list(block.results[1..].iter().map(|&id| self.build.half(id)))?;
         let results = self.build.add_control(call::name(node), op.into(), given, vec![block])?;
-        self.declare(&results, &halves);
+        self.declare(&results, &halves)?;
         Ok(results)
     }
 
@@ -355,14 +365,15 @@ impl<'m> Importer<'m> {
         }
         self.unrolling += 1;
         // The body's initializers are read once for all iterations.
-        self.enter();
-        self.initializers(source.body);
+        self.enter()?;
+        self.initializers(source.body)?;
         let results = self.iterations(source);
         self.scopes.pop();
         self.unrolling -= 1;
         let (mut results, collected) = results?;
         for (slices, along) in collected.into_iter().zip(&source.collected) {
-            results.push(self.put_together(source, slices, *along)?);
+            let whole = self.put_together(source, slices, *along)?;
+            reserve::push(&mut results, whole)?;
         }
         Ok(results)
     }
@@ -371,21 +382,21 @@ impl<'m> Importer<'m> {
     fn iterations(&mut self, source: &FileLoop<'m>) -> Result<(Vec<ValueId>, Vec<Vec<ValueId>>), Halt> {
         let (op, name) = (&source.op, call::name(source.node));
         let (carried, scanned) = source.given.split_at(op.carried);
-        let mut carried = carried.to_vec();
-        let mut collected = vec![Vec::new(); source.collected.len()];
+        let mut carried = reserve::list(carried.iter().copied())?;
+        let mut collected: Vec<Vec<ValueId>> = reserve::copies(Vec::new(), source.collected.len())?;
         let [number, condition] = source.numbers();
         for iteration in 0..op.iterations.unwrap_or(usize::MAX) {
             if iteration == MAX_UNROLLED {
                 return Err(source.dynamic("it has too many iterations to be unrolled"));
             }
-            let mut given = Vec::new();
+            let mut given = reserve::empty(2 + source.given.len())?;
             if source.numbered {
                 for (fact, bytes) in [(&number, &(iteration as i64).to_le_bytes()[..]), (&condition, &[1])] {
                     let tensor = Tensor::from_bytes(fact.clone(), bytes).map_err(|e| self.build.at(name, e))?;
-                    given.push(self.build.graph.add_constant(name, tensor));
+                    given.push(self.build.graph.add_constant(name, tensor)?);
                 }
             }
-            given.extend(&carried);
+            reserve::extend(&mut given, carried.iter().copied())?;
             for (&id, &Along { axis, reverse }) in scanned.iter().zip(&op.scanned) {
                 let fact = self.slice_fact(id, axis)?;
                 let last = op.iterations.unwrap_or(0).saturating_sub(1);
@@ -393,7 +404,7 @@ impl<'m> Importer<'m> {
                 let half = self.build.half(id);
                 let slice = self.build.add(name, Slice { axis, start, len: 1, step: 1 }.into(), &[id])?[0];
                 let slice = self.build.add(name, Reshape { shape: fact.shape }.into(), &[slice])?[0];
-                self.build.declare(slice, half);
+                self.build.declare(slice, half)?;
                 given.push(slice);
             }
             let known = self.build.graph.values().len();
@@ -406,7 +417,7 @@ impl<'m> Importer<'m> {
             let goes_on = source.numbered.then(|| results.remove(0));
             let slices = results.split_off(op.carried);
             carried = results;
-            collected.iter_mut().zip(slices).for_each(|(all, slice)| all.push(slice));
+            collected.iter_mut().zip(slices).try_for_each(|(all, slice)| reserve::push(all, slice))?;
             match goes_on.map(|id| self.build.graph.constant(id).and_then(|held| held.bytes().first().copied())) {
                 Some(Some(0)) => break,
                 Some(None) => return Err(source.dynamic("its number of iterations is not known before the run")),
@@ -429,7 +440,7 @@ impl<'m> Importer<'m> {
         };
         let half = self.build.half(first);
         let axis = self.collected_axis(source.node, along.0, first)?;
-        let mut parts = Vec::with_capacity(slices.len());
+        let mut parts = reserve::empty(slices.len())?;
         for id in slices {
             self.build.readable(id, name)?;
             let mut dims = self.build.graph.fact(id).shape.dims().to_vec();
@@ -444,7 +455,7 @@ impl<'m> Importer<'m> {
             [one] => one,
             _ => self.build.add(name, Concat { axis }.into(), &parts)?[0],
         };
-        self.build.declare(whole, half);
+        self.build.declare(whole, half)?;
         Ok(whole)
     }
 
@@ -489,10 +500,11 @@ impl<'m> Importer<'m> {
         Halt::Error(self.build.at(call::name(node), OpError::Value(reason.to_owned())))
     }
 
-    fn declare(&mut self, results: &[ValueId], halves: &[Option<DType>]) {
+    fn declare(&mut self, results: &[ValueId], halves: &[Option<DType>]) -> Result<(), Halt> {
         for (&id, &half) in results.iter().zip(halves) {
-            self.build.declare(id, half);
+            self.build.declare(id, half)?;
         }
+        Ok(())
     }
 
     /// A subgraph of a node, or of the enclosing function call.
@@ -513,10 +525,10 @@ impl<'m> Importer<'m> {
     ) -> Result<Block, Halt> {
         let place = self.build.place.clone();
         self.begin_block(node)?;
-        self.leading(node, leading);
-        let parameters = self.parameters(node, given);
+        self.leading(node, leading)?;
+        let parameters = self.parameters(node, given)?;
         let results = self.body(graph, &parameters);
-        let block = self.end_block(results.as_deref().unwrap_or(&[]));
+        let block = self.end_block(results.as_deref().unwrap_or(&[]))?;
         self.build.place = place;
         results.map(|_| block)
     }
@@ -526,33 +538,34 @@ impl<'m> Importer<'m> {
             return Err(self.value_error(node, &format!("its graphs are nested in {MAX_DEPTH} others, the limit")));
         }
         self.depth += 1;
-        self.build.graph.begin_block();
+        self.build.graph.begin_block()?;
         Ok(())
     }
 
-    fn end_block(&mut self, results: &[ValueId]) -> Block {
+    fn end_block(&mut self, results: &[ValueId]) -> Result<Block, Halt> {
         self.depth -= 1;
-        self.build.graph.end_block(results)
+        Ok(self.build.graph.end_block(results)?)
     }
 
-    fn leading(&mut self, node: &'m Node<'m>, facts: &[Fact]) -> Vec<ValueId> {
-        facts.iter().map(|fact| self.build.graph.add_parameter(call::name(node), fact.clone())).collect()
+    fn leading(&mut self, node: &'m Node<'m>, facts: &[Fact]) -> Result<Vec<ValueId>, Halt> {
+        let add = |fact: &Fact| Ok(self.build.graph.add_parameter(call::name(node), fact.clone())?);
+        reserve::results(facts.iter().map(add))
     }
 
-    fn parameters(&mut self, node: &'m Node<'m>, facts: &[(Fact, Option<DType>)]) -> Vec<ValueId> {
-        let mut ids = Vec::with_capacity(facts.len());
+    fn parameters(&mut self, node: &'m Node<'m>, facts: &[(Fact, Option<DType>)]) -> Result<Vec<ValueId>, Halt> {
+        let mut ids = reserve::empty(facts.len())?;
         for (fact, half) in facts {
-            let id = self.build.graph.add_parameter(call::name(node), fact.clone());
-            self.build.declare(id, *half);
+            let id = self.build.graph.add_parameter(call::name(node), fact.clone())?;
+            self.build.declare(id, *half)?;
             ids.push(id);
         }
-        ids
+        Ok(ids)
     }
 
     /// Imports the nodes of a subgraph in place of its node, with these values for its inputs.
     fn body(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
-        self.enter();
-        self.initializers(graph);
+        self.enter()?;
+        self.initializers(graph)?;
         let results = self.pass(graph, inputs);
         self.scopes.pop();
         results
@@ -560,22 +573,22 @@ impl<'m> Importer<'m> {
 
     /// Imports the nodes of a subgraph whose initializers are already known.
     fn pass(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
-        self.enter();
+        self.enter()?;
         for (info, &id) in graph.inputs.iter().zip(inputs) {
-            self.define(info.name, id);
+            self.define(info.name, id)?;
         }
         let results = self
             .nodes(&graph.nodes)
-            .and_then(|()| graph.outputs.iter().map(|info| self.value(info.name)).collect::<Result<Vec<_>, _>>());
+            .and_then(|()| reserve::results(graph.outputs.iter().map(|info| self.value(info.name))));
         self.scopes.pop();
         results
     }
 
     /// Opens a scope inside the current one.
-    fn enter(&mut self) {
+    fn enter(&mut self) -> Result<(), NoMemory> {
         let around = self.scopes.last();
         let attributes = around.map(|scope| scope.attributes.clone()).unwrap_or_default();
         let opsets = around.map(|scope| scope.opsets.clone()).unwrap_or_default();
-        self.scopes.push(Scope { names: HashMap::new(), isolated: false, attributes, opsets });
+        reserve::push(&mut self.scopes, Scope { names: HashMap::new(), isolated: false, attributes, opsets })
     }
 }

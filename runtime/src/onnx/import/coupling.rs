@@ -21,6 +21,7 @@ use crate::ops::control::{Along, Loop};
 use crate::ops::gather::Gather;
 use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape};
 
 /// Most rounds over all classes.
@@ -46,11 +47,10 @@ impl Call<'_, '_> {
             facts.push(Fact::new(self.dtype(id), shape));
         }
         let name = self.name().to_owned();
-        self.build.graph.begin_block();
-        let parameters: Vec<ValueId> =
-            facts.into_iter().map(|fact| self.build.graph.add_parameter(&name, fact)).collect();
+        self.build.graph.begin_block()?;
+        let parameters = reserve::results(facts.into_iter().map(|fact| self.build.graph.add_parameter(&name, fact)))?;
         let results = body(self, &parameters);
-        let block = self.build.graph.end_block(results.as_deref().unwrap_or(&[]));
+        let block = self.build.graph.end_block(results.as_deref().unwrap_or(&[]))?;
         results?;
         self.build.add_control(&name, op.into(), inputs, vec![block])
     }
@@ -64,11 +64,11 @@ impl Call<'_, '_> {
 /// and so on.
 pub(super) fn probabilities(cx: &mut Call<'_, '_>, pairs: ValueId, classes: usize) -> Result<ValueId, Halt> {
     let &[n, count] = cx.shape(pairs).dims() else { return Err(cx.shape_error("pairs must be a matrix", &[pairs])) };
-    let (zero, one) = (cx.elements(&[n, 1], &vec![0f32; n])?, cx.scalar(1f32));
+    let (zero, one) = (cx.elements(&[n, 1], &cx.copies(0f32, n)?)?, cx.scalar(1f32)?);
     let others = cx.binary(BinaryKind::Sub, one, pairs)?;
     let all = cx.add(Concat { axis: 1 }, &[pairs, others, zero])?;
     // Where r[i, j] is among them; r[i, i] is 0.
-    let mut places = vec![2 * count as i64; classes * classes];
+    let mut places = cx.copies(2 * count as i64, classes * classes)?;
     let ordered = (0..classes).flat_map(|i| (i + 1..classes).map(move |j| (i, j)));
     for (pair, (i, j)) in (0..).zip(ordered) {
         places[i * classes + j] = pair;
@@ -77,7 +77,7 @@ pub(super) fn probabilities(cx: &mut Call<'_, '_>, pairs: ValueId, classes: usiz
     let places = cx.elements(&[classes, classes], &places)?;
     let r = cx.add(Gather { axis: 1 }, &[all, places])?;
     let turned = cx.transpose(r, &[0, 2, 1])?;
-    let eye: Vec<f32> = (0..classes * classes).map(|at| f32::from(u8::from(at % (classes + 1) == 0))).collect();
+    let eye = cx.list((0..classes * classes).map(|at| f32::from(u8::from(at % (classes + 1) == 0))))?;
     let eye = cx.elements(&[classes, classes], &eye)?;
     // Q: sums of squares on the diagonal, negative products off it.
     let squares = cx.binary(BinaryKind::Mul, turned, turned)?;
@@ -85,7 +85,7 @@ pub(super) fn probabilities(cx: &mut Call<'_, '_>, pairs: ValueId, classes: usiz
     let diagonal = cx.binary(BinaryKind::Mul, squares, eye)?;
     let products = cx.binary(BinaryKind::Mul, turned, r)?;
     let q = cx.binary(BinaryKind::Sub, diagonal, products)?;
-    let start = cx.elements(&[n, classes], &vec![1.0 / classes as f32; n * classes])?;
+    let start = cx.elements(&[n, classes], &cx.copies(1.0 / classes as f32, n * classes)?)?;
     let rounds = Loop { iterations: Some(MAX_ROUNDS), carried: 1, ..Loop::default() };
     let done = cx.repeat(rounds, &[start], |cx, given| round(cx, given[2], q, squares, eye))?;
     Ok(done[0])
@@ -102,7 +102,7 @@ fn round(cx: &mut Call<'_, '_>, p: ValueId, q: ValueId, squares: ValueId, eye: V
     let apart = cx.binary(BinaryKind::Sub, slopes, whole)?;
     let apart = cx.unary(UnaryKind::Abs, apart)?;
     let apart = cx.reduce(ReduceKind::Max, apart, &[1], true)?;
-    let least = cx.scalar(TOLERANCE / classes as f32);
+    let least = cx.scalar(TOLERANCE / classes as f32)?;
     let open = cx.compare(CompareKind::GreaterEqual, apart, least)?;
 
     let along = |axis| Along { axis, reverse: false };

@@ -187,7 +187,7 @@ pub(super) fn cast_to(cx: &mut Call<'_, '_>, to: DType) -> Imported {
     }
     let rounded = cx.add(Cast { to: half }, &[x])?;
     let y = cx.add(Cast { to: dtype }, &[rounded])?;
-    cx.build.declare(y, declared);
+    cx.build.declare(y, declared)?;
     Ok(vec![y])
 }
 
@@ -263,7 +263,7 @@ fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
 /// Inverts every bit, by exclusive or with all ones.
 fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let ones = cx.scalar(-1i64);
+    let ones = cx.scalar(-1i64)?;
     let ones = cx.cast(ones, cx.dtype(x))?;
     Ok(vec![cx.binary(BinaryKind::BitXor, x, ones)?])
 }
@@ -291,8 +291,8 @@ pub(super) fn one_element(cx: &mut Call<'_, '_>, tensor: Option<&TensorProto<'_>
     let Some(tensor) = tensor else { return Ok(None) };
     let constant = super::tensor::dense(tensor, cx.files)?;
     let declared = constant.declared;
-    let id = cx.file_constant(constant);
+    let id = cx.file_constant(constant)?;
     let one = cx.reshape(id, &[])?;
-    cx.build.declare(one, declared);
+    cx.build.declare(one, declared)?;
     Ok(Some(one))
 }

@@ -215,7 +215,7 @@ fn best(cx: &mut Call<'_, '_>, sizes: MixtureSizes, values: ValueId) -> Result<R
     let backwards = Slice { axis: 1, start: experts - 1, len: experts, step: -1 };
     let values = if experts == 1 { values } else { cx.add(backwards, &[values])? };
     let best = cx.add_all(TopK { axis: 1, k, largest: true }, &[values])?;
-    let last = cx.scalar(-1i64);
+    let last = cx.scalar(-1i64)?;
     let indices = cx.binary(BinaryKind::Sub, last, best[1])?;
     Ok(Routing { k, indices: cx.reshape(indices, &[sizes.tokens * k])?, shares: best[0] })
 }
@@ -228,7 +228,7 @@ fn normalized(cx: &mut Call<'_, '_>, shares: ValueId) -> Result<ValueId, Halt> {
 
 /// Zero in place of shares that are not larger than this, or not numbers.
 fn at_least(cx: &mut Call<'_, '_>, shares: ValueId, than: f64) -> Result<ValueId, Halt> {
-    let (zero, than) = (cx.scalar(0f32), cx.scalar(than as f32));
+    let (zero, than) = (cx.scalar(0f32)?, cx.scalar(than as f32)?);
     let kept = cx.add(Compare { kind: CompareKind::Greater }, &[shares, than])?;
     cx.add(Select, &[kept, shares, zero])
 }

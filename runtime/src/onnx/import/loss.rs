@@ -29,10 +29,10 @@ fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId,
     let mut ignored = None;
     if cx.has("ignore_index") {
         let index = cx.int("ignore_index", 0)?;
-        let index = cx.scalar(index);
+        let index = cx.scalar(index)?;
         let equal = cx.compare(CompareKind::Equal, target, index)?;
         // An ignored index need not be a class.
-        let first = cx.scalar(0i64);
+        let first = cx.scalar(0i64)?;
         target = cx.select(equal, first, target)?;
         ignored = Some(equal);
     }

@@ -15,6 +15,7 @@
 //! Other cases that the two treat differently, and that no exporter is known to write, are refused.
 
 use skipstone_kernels::activation::Activation;
+use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::proto::{Model, Node};
 
 use super::build::{Halt, Imported};
@@ -34,6 +35,7 @@ use crate::ops::reduce::ReduceKind;
 use crate::ops::slice::Slice;
 use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::unary::UnaryKind;
+use crate::reserve;
 use crate::tensor::{DType, Tensor};
 
 pub(super) const OPERATORS: &[Entry] = &[
@@ -141,7 +143,7 @@ fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueI
         }
         Classes::Texts(_) => {
             let output = cx.node.outputs.first().copied().unwrap_or_default();
-            cx.build.withhold_names(at, format!("the labels '{output}' are text, which nodes cannot read"));
+            cx.build.withhold_names(at, format!("the labels '{output}' are text, which nodes cannot read"))?;
             Ok(at)
         }
     }
@@ -151,7 +153,7 @@ fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueI
 pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: PostTransform) -> Result<ValueId, Halt> {
     match transform {
         PostTransform::None => {
-            let one = cx.scalar(1f32);
+            let one = cx.scalar(1f32)?;
             let other = cx.binary(BinaryKind::Sub, one, score)?;
             cx.add(Concat { axis: 1 }, &[other, score])
         }
@@ -181,7 +183,7 @@ fn softmax_zero(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let moved = cx.binary(BinaryKind::Sub, x, max)?;
     let power = cx.unary(UnaryKind::Exp, moved)?;
     let size = cx.unary(UnaryKind::Abs, x)?;
-    let (least, zero) = (cx.scalar(1e-7f32), cx.scalar(0f32));
+    let (least, zero) = (cx.scalar(1e-7f32)?, cx.scalar(0f32)?);
     let counts = cx.compare(CompareKind::Greater, size, least)?;
     let power = cx.select(counts, power, zero)?;
     let sum = cx.reduce(ReduceKind::Sum, power, &[1], true)?;
@@ -192,7 +194,7 @@ fn softmax_zero(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
 fn probit(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let doubled = cx.with_number(BinaryKind::Mul, x, 2.0)?;
     let centered = cx.with_number(BinaryKind::Sub, doubled, 1.0)?;
-    let one = cx.scalar(1f32);
+    let one = cx.scalar(1f32)?;
     let below = cx.binary(BinaryKind::Sub, one, centered)?;
     let above = cx.binary(BinaryKind::Add, one, centered)?;
     let both = cx.binary(BinaryKind::Mul, below, above)?;
@@ -249,7 +251,7 @@ fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
         Some(other) => return Err(cx.attribute_error("norm", format!("is '{other}'"))),
     };
     let norm = cx.reduce(kind, x, &[1], true)?;
-    let (zero, one) = (cx.scalar(0f32), cx.scalar(1f32));
+    let (zero, one) = (cx.scalar(0f32)?, cx.scalar(1f32)?);
     let is_zero = cx.compare(CompareKind::Equal, norm, zero)?;
     let norm = cx.select(is_zero, one, norm)?;
     let y = cx.binary(BinaryKind::Div, x, norm)?;
@@ -289,7 +291,7 @@ fn one_hot_encoder(cx: &mut Call<'_, '_>) -> Imported {
     // Index 1 of a table with one element is refused.
     let known = cx.reduce(ReduceKind::Max, y, &[dims.len() - 1], true)?;
     let known = cx.cast(known, DType::Bool)?;
-    let (inside, outside) = (cx.scalar(0i64), cx.scalar(1i64));
+    let (inside, outside) = (cx.scalar(0i64)?, cx.scalar(1i64)?);
     let at = cx.select(known, inside, outside)?;
     let table = cx.elements(&[1], &[0f32])?;
     let nothing = cx.add(Gather { axis: 0 }, &[table, at])?;
@@ -306,13 +308,13 @@ fn imputer(cx: &mut Call<'_, '_>) -> Imported {
                 return Err(cx.attribute_error("imputed_value_int64s", format!("has {} elements", values.len())));
             }
             let old = cx.int("replaced_value_int64", 0)?;
-            let old = cx.scalar(old);
+            let old = cx.scalar(old)?;
             (cx.elements(&[values.len()], &values)?, cx.compare(CompareKind::Equal, x, old)?)
         }
         (DType::F32, Some(values), _) => {
             let values = columns(cx, "imputed_value_floats", &values, len)?;
             let old = cx.float("replaced_value_float", 0.0)?;
-            let number = cx.scalar(old);
+            let number = cx.scalar(old)?;
             let missing = match old.is_nan() {
                 true => cx.compare(CompareKind::NotEqual, x, x)?,
                 false => cx.compare(CompareKind::Equal, x, number)?,
@@ -367,7 +369,7 @@ fn linear_classifier(cx: &mut Call<'_, '_>) -> Imported {
         let label = labels(cx, &classes, scores)?;
         return Ok(vec![label, post_transform(cx, scores, transform)?]);
     }
-    let zero = cx.scalar(0f32);
+    let zero = cx.scalar(0f32)?;
     let second = cx.compare(CompareKind::Greater, scores, zero)?;
     let second = cx.cast(second, DType::I64)?;
     let second = cx.reshape(second, &[cx.shape(scores)[0]])?;
@@ -430,18 +432,36 @@ fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The names of the classes: the same in all nodes of the main graph that have some.
-pub(in super::super) fn class_names(model: &Model<'_>) -> Option<String> {
+///
+/// # Errors
+/// No memory.
+pub(in super::super) fn class_names(model: &Model<'_>) -> Result<Option<String>, NoMemory> {
     let classical = model.graph.iter().flat_map(|graph| &graph.nodes).filter(|node| node.domain == "ai.onnx.ml");
     let lists = classical.filter_map(|node| match node.op_type {
         "LabelEncoder" => node.attribute("values_strings").filter(|_| encodes_indices(node)),
         _ => node.attribute("classlabels_strings"),
     });
     let mut lists = lists.map(|list| &list.strings).filter(|list| !list.is_empty());
-    let names = lists.next()?;
-    let names = names.iter().map(|name| std::str::from_utf8(name)).collect::<Result<Vec<_>, _>>().ok()?;
+    let Some(first) = lists.next() else { return Ok(None) };
+    let mut names = reserve::empty(first.len())?;
+    for name in first {
+        match std::str::from_utf8(name) {
+            Ok(name) => names.push(name),
+            Err(_) => return Ok(None),
+        }
+    }
     let is_line = |name: &&str| !name.trim().is_empty() && !name.contains(['\n', '\r']);
     let same = lists.all(|list| list.iter().copied().eq(names.iter().map(|name| name.as_bytes())));
-    (same && names.iter().all(is_line)).then(|| names.join("\n"))
+    if !same || !names.iter().all(is_line) {
+        return Ok(None);
+    }
+    let mut lines = String::new();
+    let bytes = names.iter().map(|name| name.len() + 1).sum();
+    lines.try_reserve_exact(bytes).map_err(|_| NoMemory(bytes))?;
+    for name in names {
+        lines.extend([if lines.is_empty() { "" } else { "\n" }, name]);
+    }
+    Ok(Some(lines))
 }
 
 /// Whether a LabelEncoder has the keys 0, 1, ..
@@ -451,12 +471,12 @@ fn encodes_indices(node: &Node<'_>) -> bool {
 
 /// Indices of names: other numbers become -1.
 fn indices_of_names(cx: &mut Call<'_, '_>, x: ValueId, names: usize) -> Imported {
-    let (zero, end, other) = (cx.scalar(0i64), cx.scalar(names as i64), cx.scalar(-1i64));
+    let (zero, end, other) = (cx.scalar(0i64)?, cx.scalar(names as i64)?, cx.scalar(-1i64)?);
     let after = cx.compare(CompareKind::GreaterEqual, x, zero)?;
     let before = cx.compare(CompareKind::Less, x, end)?;
     let known = cx.binary(BinaryKind::And, after, before)?;
     let y = cx.select(known, x, other)?;
-    cx.build.withhold_names(y, "a LabelEncoder returns text, which nodes cannot read".into());
+    cx.build.withhold_names(y, "a LabelEncoder returns text, which nodes cannot read".into())?;
     Ok(vec![y])
 }
 
@@ -499,7 +519,7 @@ fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
         None => Tensor::scalar(cx.float("default_float", -0.0)?),
     };
     let (dims, all) = (cx.shape(x).to_vec(), cx.shape(x).elements());
-    let (keys, values, default) = (cx.constant(keys), cx.constant(values), cx.constant(default));
+    let (keys, values, default) = (cx.constant(keys)?, cx.constant(values)?, cx.constant(default)?);
     let keys = cx.reshape(keys, &[1, count])?;
     let values = cx.reshape(values, &[count])?;
     let default = cx.reshape(default, &[1])?;
@@ -508,7 +528,7 @@ fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let equal = cx.compare(CompareKind::Equal, column, keys)?;
     let equal = cx.cast(equal, DType::U8)?;
     // Elements that equal no key get the default after them.
-    let one = cx.scalar(1u8);
+    let one = cx.scalar(1u8)?;
     let always = expand_to(cx, one, &[all, 1])?;
     let equal = cx.add(Concat { axis: 1 }, &[equal, always])?;
     let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[equal])?;

@@ -44,13 +44,14 @@ mod variables;
 mod volume;
 mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
+use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::proto::{
     Attribute, Dim, Function, Graph as GraphProto, Model, Node, SparseTensor, Tensor, Type, ValueInfo,
 };
-use skipstone_onnx::{captures, is_standard, order};
+use skipstone_onnx::{Unordered, captures, is_standard, order};
 
 use self::build::{Build, Halt};
 use self::call::Call;
@@ -59,10 +60,11 @@ use self::table::TypeOf;
 use self::tensor::Files;
 use self::variables::Declared;
 use super::fallback;
-use crate::error::{Error, Result, list};
+use crate::error::{Error, Result, SHOWN, list};
 use crate::graph::{Graph, ValueId};
 use crate::info::Shapes;
 use crate::ops::cast::Cast;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape};
 
 /// A graph, or the reason why there is none.
@@ -87,16 +89,15 @@ pub(super) fn import_named(
     shapes: &Shapes,
 ) -> Result<(ImportOutcome, HashMap<String, ValueId>)> {
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
-    let functions: HashMap<_, _> =
-        model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
+    let functions = reserve::map(model.functions.iter().map(|function| ((function.domain, function.name), function)))?;
     unsupported::check(main, &functions)?;
-    let opsets = opsets(&model.opset_imports);
+    let opsets = opsets(&model.opset_imports)?;
     let declared = Declared::read(model)?;
     let mut importer = Importer {
         main,
         functions,
         files,
-        build: Build::default(),
+        build: Build::of_file(files.model.len()),
         scopes: Vec::new(),
         depth: 0,
         unrolling: 0,
@@ -110,7 +111,7 @@ pub(super) fn import_named(
                 Binding::Value(id) => Some((name.to_owned(), id)),
                 Binding::Initializer(_) | Binding::Sparse(_) => None,
             });
-            Ok((ImportOutcome::Graph(importer.build.graph), values.collect()))
+            Ok((ImportOutcome::Graph(importer.build.graph), reserve::map(values)?))
         }
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Dynamic(reason)) if declared.any() => {
@@ -125,9 +126,9 @@ pub(super) fn import_named(
 /// Opset versions by domain; `ai.onnx` is the empty one.
 type Opsets<'m> = HashMap<&'m str, i64>;
 
-fn opsets<'m>(imports: &[skipstone_onnx::proto::OpsetImport<'m>]) -> Opsets<'m> {
+fn opsets<'m>(imports: &[skipstone_onnx::proto::OpsetImport<'m>]) -> Result<Opsets<'m>, NoMemory> {
     let domain = |name: &'m str| if is_standard(name) { "" } else { name };
-    imports.iter().map(|import| (domain(import.domain), import.version.unwrap_or(1))).collect()
+    reserve::map(imports.iter().map(|import| (domain(import.domain), import.version.unwrap_or(1))))
 }
 
 /// The meaning of a name.
@@ -175,12 +176,15 @@ impl<'m> Importer<'m> {
         shapes: &Shapes,
     ) -> Result<(), Halt> {
         self.scopes.push(Scope { names: HashMap::new(), isolated: true, attributes: Rc::default(), opsets });
-        self.initializers(graph);
-        let known: Vec<&str> = caller_inputs(graph).map(|info| info.name).collect();
-        if let Some(name) = shapes.keys().find(|name| !known.contains(&name.as_str())) {
-            return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") }.into());
+        self.initializers(graph)?;
+        for name in shapes.keys() {
+            let inputs = || Ok::<_, NoMemory>(caller_inputs(graph)?.map(|info| info.name));
+            if !inputs()?.any(|known| known == name) {
+                let known = reserve::list(inputs()?.take(SHOWN))?.join(", ");
+                return Err(Error::UnknownInput { name: name.clone(), known }.into());
+            }
         }
-        for info in caller_inputs(graph).filter(|info| !declared.contains(info.name)) {
+        for info in caller_inputs(graph)?.filter(|info| !declared.contains(info.name)) {
             self.input(info, input_fact(info, shapes)?)?;
         }
         self.variables(graph, declared, shapes)?;
@@ -199,7 +203,8 @@ impl<'m> Importer<'m> {
                     self.build.add(&name, Cast { to }.into(), &[value])?[0]
                 }
             };
-            self.build.graph.outputs.push((info.name.to_owned(), given));
+            let name = reserve::text(info.name)?;
+            reserve::push(&mut self.build.graph.outputs, (name, given))?;
         }
         self.check_state()?;
         Ok(())
@@ -208,30 +213,33 @@ impl<'m> Importer<'m> {
     /// Adds an input, and returns the value that nodes read.
     fn input(&mut self, info: &ValueInfo<'m>, fact: Fact) -> Result<ValueId> {
         let (dtype, declared) = tensor::computed_as(fact.dtype);
-        let given = self.build.graph.add_input(info.name, fact);
+        let given = self.build.graph.add_input(info.name, fact)?;
         let value = match declared {
             None => given,
             Some(_) => self.build.graph.add_node(format!("{}.f32", info.name), Cast { to: dtype }, &[given])?[0],
         };
-        self.build.declare(value, declared);
-        self.define(info.name, value);
+        self.build.declare(value, declared)?;
+        self.define(info.name, value)?;
         Ok(value)
     }
 
-    fn initializers(&mut self, graph: &'m GraphProto<'m>) {
-        let Some(scope) = self.scopes.last_mut() else { return };
-        scope.names.extend(graph.initializers.iter().map(|tensor| (tensor.name, Binding::Initializer(tensor))));
-        scope
-            .names
-            .extend(graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Binding::Sparse(sparse))));
+    fn initializers(&mut self, graph: &'m GraphProto<'m>) -> Result<(), NoMemory> {
+        let Some(scope) = self.scopes.last_mut() else { return Ok(()) };
+        let dense = graph.initializers.iter().map(|tensor| (tensor.name, Binding::Initializer(tensor)));
+        let sparse = graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Binding::Sparse(sparse)));
+        for (name, held) in dense.chain(sparse) {
+            reserve::insert(&mut scope.names, name, held)?;
+        }
+        Ok(())
     }
 
-    fn define(&mut self, name: &'m str, value: ValueId) {
+    fn define(&mut self, name: &'m str, value: ValueId) -> Result<(), NoMemory> {
         if let Some(scope) = self.scopes.last_mut()
             && !name.is_empty()
         {
-            scope.names.insert(name, Binding::Value(value));
+            reserve::insert(&mut scope.names, name, Binding::Value(value))?;
         }
+        Ok(())
     }
 
     /// The value of a name; constants are read from the file on first use.
@@ -241,10 +249,14 @@ impl<'m> Importer<'m> {
                 let tensor = match *binding {
                     Binding::Value(id) => return Ok(id),
                     Binding::Initializer(tensor) => tensor::dense(tensor, self.files)?,
-                    Binding::Sparse(sparse) => tensor::sparse(sparse, self.files)?,
+                    Binding::Sparse(sparse) => {
+                        let dense = tensor::sparse(sparse, self.files)?;
+                        self.build.count_made(&dense.tensor)?;
+                        dense
+                    }
                 };
-                let id = self.build.graph.add_constant(name, tensor.tensor);
-                self.build.declare(id, tensor.declared);
+                let id = self.build.graph.add_constant(name, tensor.tensor)?;
+                self.build.declare(id, tensor.declared)?;
                 *binding = Binding::Value(id);
                 return Ok(id);
             }
@@ -256,7 +268,10 @@ impl<'m> Importer<'m> {
     }
 
     fn nodes(&mut self, nodes: &'m [Node<'m>]) -> Result<(), Halt> {
-        let order = order(nodes).map_err(|_| Error::Internal("a checked model has a cycle".into()))?;
+        let order = order(nodes).map_err(|unordered| match unordered {
+            Unordered::Cycle(_) => Error::Internal("a checked model has a cycle".into()),
+            Unordered::Memory(no_memory) => no_memory.into(),
+        })?;
         for position in order {
             let node = &nodes[position];
             self.repeated += usize::from(self.unrolling > 0);
@@ -266,7 +281,7 @@ impl<'m> Importer<'m> {
             self.build.place = format!(" ({}, node {position})", node.op_type);
             let results = self.node(node).map_err(|halt| self.name_setting(node, halt))?;
             for (name, value) in node.outputs.iter().zip(results) {
-                self.define(name, value);
+                self.define(name, value)?;
             }
         }
         Ok(())
@@ -275,9 +290,8 @@ impl<'m> Importer<'m> {
     /// Imports one node; returns its results, where trailing unnamed ones may be missing.
     fn node(&mut self, node: &'m Node<'m>) -> Result<Vec<ValueId>, Halt> {
         let names = node.inputs.iter();
-        let inputs: Vec<Option<ValueId>> = names
-            .map(|name| if name.is_empty() { Ok(None) } else { self.value(name).map(Some) })
-            .collect::<Result<_, _>>()?;
+        let inputs = names.map(|name| if name.is_empty() { Ok(None) } else { self.value(name).map(Some) });
+        let inputs = reserve::results(inputs)?;
         let Some(scope) = self.scopes.last() else { return Err(Halt::Foreign) };
         let (attributes, opsets) = (scope.attributes.clone(), scope.opsets.clone());
         if let Some(&function) = self.functions.get(&(node.domain, node.op_type)) {
@@ -294,7 +308,7 @@ impl<'m> Importer<'m> {
                 self.build.readable(id, call::name(node))?;
             }
         }
-        let mut call = self.call(node, &inputs);
+        let mut call = self.call(node, &inputs)?;
         let imported = match table::importer(domain, node.op_type) {
             Some(importer) => importer(&mut call),
             None if unsupported::is_unsupported(node) => {
@@ -310,7 +324,7 @@ impl<'m> Importer<'m> {
                 {
                     self.build.follow_shape(shape, &results)?;
                 }
-                self.declare_halves(node, &inputs, &results);
+                self.declare_halves(node, &inputs, &results)?;
                 Ok(results)
             }
             // The fallback computes different values.
@@ -324,7 +338,12 @@ impl<'m> Importer<'m> {
     }
 
     /// Results computed from half precision are half precision.
-    fn declare_halves(&mut self, node: &Node<'_>, inputs: &[Option<ValueId>], results: &[ValueId]) {
+    fn declare_halves(
+        &mut self,
+        node: &Node<'_>,
+        inputs: &[Option<ValueId>],
+        results: &[ValueId],
+    ) -> Result<(), NoMemory> {
         for (index, &id) in results.iter().enumerate() {
             if self.build.graph.fact(id).dtype != DType::F32 || self.build.half(id).is_some() {
                 continue;
@@ -336,8 +355,9 @@ impl<'m> Importer<'m> {
                     inputs.iter().copied().flatten().find(|&id| self.build.graph.fact(id).dtype == DType::F32)
                 }
             };
-            self.build.declare(id, decides.and_then(|decides| self.build.half(decides)));
+            self.build.declare(id, decides.and_then(|decides| self.build.half(decides)))?;
         }
+        Ok(())
     }
 
     /// Imports the body of a local function in place of its call.
@@ -348,28 +368,28 @@ impl<'m> Importer<'m> {
         inputs: &[Option<ValueId>],
         around: &HashMap<&'m str, &'m Attribute<'m>>,
     ) -> Result<Vec<ValueId>, Halt> {
-        let mut attributes: HashMap<&str, &Attribute<'m>> =
-            function.default_attributes.iter().map(|attribute| (attribute.name, attribute)).collect();
-        attributes.extend(node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, around)?))));
+        let defaults = function.default_attributes.iter().map(|attribute| (attribute.name, attribute));
+        let given = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, around)?)));
+        let attributes = Rc::new(reserve::map(defaults.chain(given))?);
         let names = function.inputs.iter().zip(inputs).filter_map(|(&name, id)| Some((name, Binding::Value((*id)?))));
-        let names = names.collect();
-        let opsets = Rc::new(opsets(&function.opset_imports));
-        self.scopes.push(Scope { names, isolated: true, attributes: Rc::new(attributes), opsets });
+        let (names, opsets) = (reserve::map(names)?, Rc::new(opsets(&function.opset_imports)?));
+        reserve::push(&mut self.scopes, Scope { names, isolated: true, attributes, opsets })?;
         let results = self
             .nodes(&function.nodes)
-            .and_then(|()| function.outputs.iter().map(|name| self.value(name)).collect::<Result<Vec<_>, _>>());
+            .and_then(|()| reserve::results(function.outputs.iter().map(|name| self.value(name))));
         self.scopes.pop();
         results
     }
 
     /// A node for its importer.
-    fn call<'a>(&'a mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Call<'a, 'm> {
+    fn call<'a>(&'a mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Call<'a, 'm>, Halt> {
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         let scope = self.scopes.last();
         let opset = scope.and_then(|scope| scope.opsets.get(domain)).copied().unwrap_or(1);
         let around = scope.map(|scope| scope.attributes.clone()).unwrap_or_default();
-        let attributes = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, &around)?))).collect();
-        Call { node, opset, attributes, inputs: inputs.to_vec(), build: &mut self.build, files: self.files }
+        let attributes = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, &around)?)));
+        let (attributes, inputs) = (reserve::list(attributes)?, reserve::list(inputs.iter().copied())?);
+        Ok(Call { node, opset, attributes, inputs, build: &mut self.build, files: self.files })
     }
 
     /// Turns a node without one of our operators into a fallback step.
@@ -385,9 +405,9 @@ impl<'m> Importer<'m> {
             return Err(Error::Unsupported { node: name.to_owned(), reason }.into());
         }
         let mut operands: Vec<(&str, ValueId)> = Vec::new();
-        let captured: Vec<&str> = node.subgraphs().flat_map(captures).collect();
-        let captured: Vec<(&str, Option<ValueId>)> =
-            captured.into_iter().map(|name| Ok((name, Some(self.value(name)?)))).collect::<Result<_, Halt>>()?;
+        let captured = node.subgraphs().map(captures).map(|names| Ok::<_, Halt>(names?));
+        let captured = reserve::results(captured)?.into_iter().flatten();
+        let captured = reserve::results(captured.map(|name| Ok::<_, Halt>((name, Some(self.value(name)?)))))?;
         for (name, id) in node.inputs.iter().copied().zip(inputs).chain(captured) {
             let Some(mut id) = id else { continue };
             self.build.readable(id, call::name(node))?;
@@ -397,7 +417,7 @@ impl<'m> Importer<'m> {
             if let Some(to) = self.build.half(id) {
                 id = self.build.add(&format!("{name}.{}", to.name()), Cast { to }.into(), &[id])?[0];
             }
-            operands.push((name, id));
+            reserve::push(&mut operands, (name, id))?;
         }
         let step = fallback::ForeignNode {
             node,
@@ -410,22 +430,22 @@ impl<'m> Importer<'m> {
             fallback::Made::Constants(tensors) => {
                 self.build.count_folded(&tensors);
                 let graph = &mut self.build.graph;
-                let made: Vec<ValueId> = tensors.into_iter().map(|tensor| graph.add_constant(name, tensor)).collect();
-                Ok(spread(node, &made))
+                let made = reserve::results(tensors.into_iter().map(|tensor| graph.add_constant(name, tensor)))?;
+                Ok(spread(node, &made)?)
             }
             fallback::Made::Step(op, inputs) => {
                 let results = self.build.add(name, op.into(), &inputs)?;
-                let mut values = Vec::with_capacity(results.len());
+                let mut values = reserve::empty(results.len())?;
                 for id in results {
                     let (to, declared) = tensor::computed_as(self.build.graph.fact(id).dtype);
                     let value = match declared {
                         None => id,
                         Some(_) => self.build.add(&format!("{name}.f32"), Cast { to }.into(), &[id])?[0],
                     };
-                    self.build.declare(value, declared);
+                    self.build.declare(value, declared)?;
                     values.push(value);
                 }
-                Ok(spread(node, &values))
+                Ok(spread(node, &values)?)
             }
             fallback::Made::Dynamic(reason) => Err(Halt::Dynamic(reason)),
         }
@@ -433,10 +453,10 @@ impl<'m> Importer<'m> {
 }
 
 /// The results of a node by the positions of its outputs, from those with a name.
-fn spread(node: &Node<'_>, named: &[ValueId]) -> Vec<ValueId> {
+fn spread(node: &Node<'_>, named: &[ValueId]) -> Result<Vec<ValueId>, NoMemory> {
     let mut next = named.iter().copied();
     let place = |name: &&str| if name.is_empty() { named.first().copied() } else { next.next() };
-    node.outputs.iter().filter_map(place).collect()
+    reserve::list(node.outputs.iter().filter_map(place))
 }
 
 /// An attribute, or the attribute of the function's call that it refers to.
@@ -496,29 +516,43 @@ fn is_open_batch(dims: &[Dim<'_>]) -> bool {
 }
 
 /// Names of the inputs whose batch size is assumed to be 1.
-pub(super) fn assumed_batches(model: &Model<'_>, shapes: &Shapes) -> Vec<String> {
+pub(super) fn assumed_batches(model: &Model<'_>, shapes: &Shapes) -> Result<Vec<String>, NoMemory> {
     let assumed = |info: &&ValueInfo<'_>| {
         let open = matches!(&info.kind, Some(Type::Tensor(_, Some(dims))) if is_open_batch(dims));
         open && !shapes.contains_key(info.name)
     };
-    model.graph.iter().flat_map(caller_inputs).filter(assumed).map(|info| info.name.to_owned()).collect()
+    let mut names = Vec::new();
+    if let Some(graph) = &model.graph {
+        for info in caller_inputs(graph)?.filter(assumed) {
+            reserve::push(&mut names, reserve::text(info.name)?)?;
+        }
+    }
+    Ok(names)
 }
 
 /// Whether some input has a dimension that a caller has to set.
-pub(super) fn is_dynamic(model: &Model<'_>) -> bool {
+pub(super) fn is_dynamic(model: &Model<'_>) -> Result<bool, NoMemory> {
     let open = |info: &ValueInfo<'_>| match &info.kind {
         Some(Type::Tensor(_, Some(dims))) => dims.iter().any(|dim| !matches!(dim, Dim::Known(1..))),
         _ => true,
     };
-    model.graph.iter().flat_map(caller_inputs).any(open)
+    match &model.graph {
+        Some(graph) => Ok(caller_inputs(graph)?.any(open)),
+        None => Ok(false),
+    }
 }
 
 /// The inputs that have no initializer.
-pub(super) fn caller_inputs<'g, 'm>(graph: &'g GraphProto<'m>) -> impl Iterator<Item = &'g ValueInfo<'m>> {
+///
+/// # Errors
+/// No memory.
+pub(super) fn caller_inputs<'g, 'm>(
+    graph: &'g GraphProto<'m>,
+) -> Result<impl Iterator<Item = &'g ValueInfo<'m>>, NoMemory> {
     let dense = graph.initializers.iter().map(|tensor| tensor.name);
-    let initialized: HashSet<&str> =
-        dense.chain(graph.sparse_initializers.iter().map(|sparse| sparse.values.name)).collect();
-    graph.inputs.iter().filter(move |info| !initialized.contains(info.name))
+    let initialized = dense.chain(graph.sparse_initializers.iter().map(|sparse| sparse.values.name));
+    let initialized = reserve::set(initialized)?;
+    Ok(graph.inputs.iter().filter(move |info| !initialized.contains(info.name)))
 }
 
 fn shown_dim(dim: &Dim<'_>) -> String {

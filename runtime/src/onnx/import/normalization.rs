@@ -212,7 +212,7 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let index = match cx.optional(7) {
         None => cx.collected(&[batch], std::iter::repeat_n(0i32, batch))?,
         Some(mask) => {
-            let one = cx.scalar(1i32);
+            let one = cx.scalar(1i32)?;
             let kept = cx.compare(CompareKind::Equal, mask, one)?;
             let kept = cx.cast(kept, DType::I32)?;
             cx.reduce(ReduceKind::Sum, kept, &[1], false)?

@@ -31,7 +31,7 @@ impl Call<'_, '_> {
             return Ok(zero);
         }
         let zeros = Tensor::try_zeros(Fact::new(dtype, self.shape(scale).clone())).map_err(|e| self.at(e))?;
-        Ok(self.constant(zeros))
+        self.constant(zeros)
     }
 
     /// `x` dequantized with a scale and a zero point for the whole tensor or for each index of `axis`.

@@ -300,7 +300,7 @@ fn zero_points(cx: &mut Call<'_, '_>, counts: [usize; 2]) -> Result<[ValueId; 2]
         }
         let zeros = match cx.optional(operand + 2) {
             Some(zeros) => zeros,
-            None => cx.constant(Tensor::zeros(Fact::new(got, crate::tensor::Shape::default()))),
+            None => cx.constant(Tensor::zeros(Fact::new(got, crate::tensor::Shape::default())))?,
         };
         if cx.dtype(zeros) != got {
             let got = cx.dtype(zeros);
@@ -328,5 +328,5 @@ fn flipped(cx: &mut Call<'_, '_>, bytes: ValueId, want: DType) -> Result<ValueId
     let Some(constant) = cx.constant_of(bytes) else { return cx.add(LookUp::flip(want), &[bytes]) };
     let flipped = constant.bytes().iter().map(|&byte| flip(byte));
     let tensor = Tensor::collected(Fact::new(want, constant.shape().clone()), flipped).map_err(|e| cx.at(e))?;
-    Ok(cx.constant(tensor))
+    cx.constant(tensor)
 }

@@ -31,6 +31,7 @@ use crate::ops::indexed::GatherNd;
 use crate::ops::reshape::Reshape;
 use crate::ops::scatter_elements::ScatterElements;
 use crate::ops::select::Select;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most positions of a mask.
@@ -127,7 +128,7 @@ pub(super) fn positions(cx: &mut Call<'_, '_>, x: ValueId) -> Imported {
     let node = cx.build.graph.add_node(format!("{name}.positions"), Cast { to: DType::I64 }, &[all])?;
     let selected =
         Selected { axis: (count > 1).then_some(1), mask, distinct: true, flat: dims.len() == 1, reason: reason.into() };
-    cx.build.selections.selected.insert(node[0], selected);
+    reserve::insert(&mut cx.build.selections.selected, node[0], selected)?;
     Ok(node)
 }
 
@@ -141,7 +142,7 @@ pub(super) fn count(cx: &mut Call<'_, '_>, x: ValueId, result: ValueId, of: impl
         let dims: Vec<i64> = cx.shape(x).iter().enumerate().map(grown).collect();
         let fact = cx.fact(result).clone();
         let more = Tensor::collected(fact, of(&dims)).map_err(|e| cx.at(e))?;
-        cx.build.selections.counted.insert(result, Counted { more, of: selected });
+        reserve::insert(&mut cx.build.selections.counted, result, Counted { more, of: selected })?;
     }
     Ok(vec![result])
 }
@@ -178,9 +179,9 @@ impl Build {
         let distinct = first.distinct && (moves || matches!(op, Op::Slice(_)) && first.flat);
         let node = self.node(name, op, inputs)?;
         let outputs = node.outputs.clone();
-        self.graph.nodes.push(node);
+        reserve::push(&mut self.graph.nodes, node)?;
         let &[output] = outputs.as_slice() else { return Err(dynamic()) };
-        self.selections.selected.insert(output, Selected { axis, distinct, ..first });
+        reserve::insert(&mut self.selections.selected, output, Selected { axis, distinct, ..first })?;
         Ok(outputs)
     }
 
@@ -200,7 +201,7 @@ impl Build {
             Op::Accumulate(Accumulate { kind: BinaryKind::Add, .. }) => {
                 let zero = Tensor::try_zeros(Fact::new(self.graph.fact(updates).dtype, Shape::default()));
                 let zero = zero.map_err(|e| self.at(name, e))?;
-                self.graph.add_constant(format!("{name}.zero"), zero)
+                self.graph.add_constant(format!("{name}.zero"), zero)?
             }
             Op::ScatterNd(_) if of_indices.distinct => self.all(name, GatherNd { batch_dims: 0 }, &[x, indices])?,
             Op::ScatterElements(ScatterElements { axis }) if of_indices.distinct => {
@@ -233,7 +234,7 @@ impl Build {
     fn all(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId, Halt> {
         let node = self.node(name, op.into(), inputs)?;
         let output = node.outputs[0];
-        self.graph.nodes.push(node);
+        reserve::push(&mut self.graph.nodes, node)?;
         Ok(output)
     }
 
@@ -252,7 +253,7 @@ impl Build {
         for (&id, more) in outputs.iter().zip(more) {
             let now: Option<&Tensor> = self.graph.constant(id).map(AsRef::as_ref);
             if now.is_none_or(|now| now.fact() != more.fact() || now.bytes() != more.bytes()) {
-                self.selections.counted.insert(id, Counted { more, of: of.clone() });
+                reserve::insert(&mut self.selections.counted, id, Counted { more, of: of.clone() })?;
             }
         }
         Ok(())
@@ -275,7 +276,7 @@ impl Build {
             (Some(_), &[axis]) => Some(first + axis),
             _ => return Err(dynamic()),
         };
-        self.selections.selected.insert(result, Selected { axis, distinct: false, ..of });
+        reserve::insert(&mut self.selections.selected, result, Selected { axis, distinct: false, ..of })?;
         Ok(())
     }
 }

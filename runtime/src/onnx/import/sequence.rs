@@ -7,6 +7,7 @@ use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::concat::Concat;
 use crate::ops::slice::Slice;
+use crate::reserve;
 use crate::tensor::{DType, Tensor};
 
 pub(super) const OPERATORS: &[Entry] = &[
@@ -50,11 +51,11 @@ impl Call<'_, '_> {
     fn sequence_of(&mut self, parts: Vec<ValueId>) -> Imported {
         let empty: [u8; 0] = [];
         let handle = Tensor::from_slice(&[0], &empty).map_err(|e| self.at(e))?;
-        let handle = self.constant(handle);
+        let handle = self.constant(handle)?;
         let reason = "a sequence is used where a tensor is needed; select one with SequenceAt, or join them with \
                       ConcatFromSequence";
-        self.build.withhold(handle, reason.to_owned());
-        self.build.hold_sequence(handle, parts);
+        self.build.withhold(handle, reason.to_owned())?;
+        self.build.hold_sequence(handle, parts)?;
         Ok(vec![handle])
     }
 
@@ -69,7 +70,7 @@ impl Call<'_, '_> {
 
 /// Whether an operand is present: true for a tensor or a sequence, false if it is omitted.
 fn has_element(cx: &mut Call<'_, '_>) -> Imported {
-    let there = cx.scalar(u8::from(cx.optional(0).is_some()));
+    let there = cx.scalar(u8::from(cx.optional(0).is_some()))?;
     Ok(vec![cx.cast(there, DType::Bool)?])
 }
 
@@ -109,7 +110,7 @@ fn at(cx: &mut Call<'_, '_>) -> Imported {
 
 fn length(cx: &mut Call<'_, '_>) -> Imported {
     let len = cx.sequence(0)?.len() as i64;
-    Ok(vec![cx.scalar(len)])
+    Ok(vec![cx.scalar(len)?])
 }
 
 /// Tensors concatenated along an axis, or stacked along a new one.
@@ -147,17 +148,17 @@ fn split(cx: &mut Call<'_, '_>) -> Imported {
             if part == 0 || dim.div_ceil(part) > MAX_PARTS {
                 return Err(cx.attribute_error("split", format!("is {part} of an axis of {dim}")));
             }
-            (0..dim.div_ceil(part)).map(|at| part.min(dim - at * part)).collect()
+            cx.list((0..dim.div_ceil(part)).map(|at| part.min(dim - at * part)))?
         }
-        Some(lens) => lens.iter().map(|&part| len(part)).collect::<Result<_, _>>()?,
+        Some(lens) => reserve::results(lens.iter().map(|&part| len(part)))?,
         None if dim > MAX_PARTS => return Err(cx.attribute_error("split", format!("gives {dim} tensors"))),
-        None => vec![1; dim],
+        None => cx.copies(1, dim)?,
     };
     if lens.iter().try_fold(0usize, |all, &len| all.checked_add(len)) != Some(dim) || lens.len() > MAX_PARTS {
         return Err(cx.attribute_error("split", format!("has {} parts of an axis of {dim}", lens.len())));
     }
     let mut start = 0;
-    let mut parts = Vec::with_capacity(lens.len());
+    let mut parts = cx.reserve(lens.len())?;
     for len in lens {
         let whole = start == 0 && len == dim;
         let begin = if len == 0 { 0 } else { start };

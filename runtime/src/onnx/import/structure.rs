@@ -53,7 +53,7 @@ const MAX_MADE: usize = 1 << 23;
 fn constant(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(tensor) = cx.tensor("value")? {
         let constant = tensor::dense(tensor, cx.files)?;
-        return Ok(vec![cx.file_constant(constant)]);
+        return Ok(vec![cx.file_constant(constant)?]);
     }
     if let Some(values) = cx.floats("value_floats")? {
         return Ok(vec![cx.elements(&[values.len()], &values)?]);
@@ -63,17 +63,18 @@ fn constant(cx: &mut Call<'_, '_>) -> Imported {
     }
     if cx.has("value_float") {
         let value = cx.float("value_float", 0.0)?;
-        return Ok(vec![cx.scalar(value)]);
+        return Ok(vec![cx.scalar(value)?]);
     }
     if cx.has("value_int") {
         let value = cx.int("value_int", 0)?;
-        return Ok(vec![cx.scalar(value)]);
+        return Ok(vec![cx.scalar(value)?]);
     }
     let sparse = cx.attributes.iter().find_map(|(_, attribute)| attribute.sparse_tensors.first());
     match sparse {
         Some(sparse) => {
             let constant = tensor::sparse(sparse, cx.files)?;
-            Ok(vec![cx.file_constant(constant)])
+            cx.build.count_made(&constant.tensor)?;
+            Ok(vec![cx.file_constant(constant)?])
         }
         None => Err(cx.attribute_error("value", "is text, which is not supported")),
     }
@@ -96,12 +97,12 @@ fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
     let value = cx.tensor("value")?;
     let value = match one_element(cx, value)? {
         Some(value) => value,
-        None => cx.scalar(0f32),
+        None => cx.scalar(0f32)?,
     };
     let shape = Shape::new(&dims).map_err(|e| cx.at(e))?;
     let declared = cx.build.half(value);
     let y = cx.add(Expand { shape }, &[value])?;
-    cx.build.declare(y, declared);
+    cx.build.declare(y, declared)?;
     Ok(vec![y])
 }
 
@@ -119,7 +120,7 @@ fn shape(cx: &mut Call<'_, '_>) -> Imported {
 
 fn size(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let elements = cx.scalar(cx.shape(x).elements() as i64);
+    let elements = cx.scalar(cx.shape(x).elements() as i64)?;
     count(cx, x, elements, |dims| vec![dims.iter().product()])
 }
 
@@ -171,7 +172,7 @@ fn range(cx: &mut Call<'_, '_>) -> Imported {
         DType::I32 => cx.collected(&[count], (0..count).map(|i| at(i) as i32)),
         _ => cx.collected(&[count], (0..count).map(|i| at(i) as i16)),
     }?;
-    cx.build.declare(made, declared);
+    cx.build.declare(made, declared)?;
     Ok(vec![made])
 }
 
@@ -230,7 +231,7 @@ fn dropout(cx: &mut Call<'_, '_>) -> Imported {
         // The mask was of the data's type before opset 10.
         let dims = cx.shape(x).to_vec();
         let to = if cx.opset < 10 { cx.dtype(x) } else { DType::Bool };
-        let one = cx.scalar(1u8);
+        let one = cx.scalar(1u8)?;
         let one = cx.cast(one, to)?;
         results.push(expand_to(cx, one, &dims)?);
     }
@@ -486,7 +487,7 @@ fn padded_with(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)], value: V
     let dims = cx.shape(x).to_vec();
     let zero = Tensor::zeros(Fact::new(cx.dtype(x), Shape::default()));
     let y = padded(cx, x, sides, PadMode::Constant(zero))?;
-    let inside = cx.scalar(1u8);
+    let inside = cx.scalar(1u8)?;
     let inside = expand_to(cx, inside, &dims)?;
     let inside = padded(cx, inside, sides, PadMode::Constant(Tensor::scalar(0u8)))?;
     let inside = cx.cast(inside, DType::Bool)?;
@@ -522,7 +523,7 @@ fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let value = match cx.optional(2) {
         None => {
             let value = cx.float("value", 0.0)?;
-            cx.scalar(value)
+            cx.scalar(value)?
         }
         Some(value) => value,
     };
@@ -612,7 +613,7 @@ fn trilu(cx: &mut Call<'_, '_>) -> Imported {
             let shape = Shape::new(&[rows, columns]).map_err(|e| cx.at(e))?;
             let mask = Tensor::collected(Fact::new(DType::Bool, shape), diagonals.map(inside));
             let mask = mask.map_err(|e| cx.at(e))?;
-            cx.constant(mask)
+            cx.constant(mask)?
         }
         None => {
             let k = cx.input(1)?;
@@ -622,7 +623,7 @@ fn trilu(cx: &mut Call<'_, '_>) -> Imported {
             cx.compare(kind, diagonals, k)?
         }
     };
-    let zero = cx.scalar(0u8);
+    let zero = cx.scalar(0u8)?;
     let zero = cx.cast(zero, cx.dtype(x))?;
     cx.add_all(Select, &[inside, x, zero])
 }

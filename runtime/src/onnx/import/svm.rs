@@ -13,6 +13,7 @@ use crate::ops::compare::CompareKind;
 use crate::ops::concat::Concat;
 use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
+use crate::reserve;
 use crate::tensor::DType;
 
 pub(super) const OPERATORS: &[Entry] =
@@ -83,7 +84,7 @@ fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     if !cx.flag("one_class", false)? {
         return Ok(vec![y]);
     }
-    let (zero, in_class, outside) = (cx.scalar(0f32), cx.scalar(1f32), cx.scalar(-1f32));
+    let (zero, in_class, outside) = (cx.scalar(0f32)?, cx.scalar(1f32)?, cx.scalar(-1f32)?);
     let above = cx.compare(CompareKind::Greater, y, zero)?;
     Ok(vec![cx.select(above, in_class, outside)?])
 }
@@ -94,7 +95,7 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let (classes, transform) = (cx.classes()?, cx.transform()?);
     let count = classes.count();
     let per_class = cx.ints("vectors_per_class")?.unwrap_or_default();
-    let per_class: Option<Vec<usize>> = per_class.iter().map(|&len| usize::try_from(len).ok()).collect();
+    let per_class = reserve::all(per_class.iter().map(|&len| usize::try_from(len).ok()));
     let per_class = per_class.ok_or_else(|| cx.attribute_error("vectors_per_class", "has a negative entry"))?;
     let vectors = per_class.iter().try_fold(0usize, |all, &len| all.checked_add(len)).unwrap_or(usize::MAX);
     if vectors == 0 {
@@ -117,7 +118,7 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let kernels = kernel(cx, vectors)?;
 
     // The vectors that each pair weighs, and the class that it votes for.
-    let starts: Vec<usize> = per_class.iter().scan(0, |at, len| Some(std::mem::replace(at, *at + len))).collect();
+    let starts = cx.list(per_class.iter().scan(0, |at, len| Some(std::mem::replace(at, *at + len))))?;
     let mut weights = cx.copies(0f32, pairs * vectors)?;
     let (mut first, mut second) = (cx.copies(0f32, count * pairs)?, cx.copies(0f32, count * pairs)?);
     let all = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
@@ -134,10 +135,10 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let rho = cx.elements(&[1, pairs], &rho)?;
     let scores = times(cx, kernels, weights)?;
     let scores = cx.binary(BinaryKind::Add, scores, rho)?;
-    let zero = cx.scalar(0f32);
+    let zero = cx.scalar(0f32)?;
     let above = cx.compare(CompareKind::Greater, scores, zero)?;
     let above = cx.cast(above, DType::F32)?;
-    let one = cx.scalar(1f32);
+    let one = cx.scalar(1f32)?;
     let below = cx.binary(BinaryKind::Sub, one, above)?;
     let (first, second) = (cx.elements(&[count, pairs], &first)?, cx.elements(&[count, pairs], &second)?);
     let (first, second) = (times(cx, above, first)?, times(cx, below, second)?);

@@ -164,7 +164,7 @@ fn nibbles(tensor: &TensorProto<'_>, raw: &[u8], count: usize, signed: bool) -> 
         raw
     };
     let extend = |nibble: u8| if signed && nibble & 8 != 0 { nibble | 0xf0 } else { nibble };
-    reserve::list(pairs.iter().flat_map(|&pair| [extend(pair & 15), extend(pair >> 4)]).take(count))
+    Ok(reserve::list(pairs.iter().flat_map(|&pair| [extend(pair & 15), extend(pair >> 4)]).take(count))?)
 }
 
 /// The bytes of a tensor in a file beside the model.
@@ -196,7 +196,7 @@ pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<FileTen
     let dims = dims.ok_or_else(|| Error::Internal(format!("'{name}' has a negative dimension")))?;
     let shape = Shape::new(&dims).map_err(at)?;
     let strides = shape.strides();
-    let indices = reserve::list(tensor.indices.integers().into_iter().flatten()).map_err(at)?;
+    let indices = reserve::list(tensor.indices.integers().into_iter().flatten())?;
     let width = if tensor.indices.dims.len() == 2 { dims.len() } else { 1 };
     let size = values.dtype().size();
     let mut bytes = allocate(name, shape.elements() * size)?;

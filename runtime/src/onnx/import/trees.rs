@@ -397,7 +397,7 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
         leaves.push(leaf(pair)?);
     }
     let roots = cx.ints("tree_roots")?.unwrap_or_default();
-    let roots = roots.into_iter().map(|root| child(root, 0)).collect::<Result<_, Halt>>()?;
+    let roots = reserve::results(roots.into_iter().map(|root| child(root, 0)))?;
     Ok(Forest { nodes, leaves, roots })
 }
 

@@ -20,6 +20,7 @@ use crate::graph::Variable;
 use crate::info::Shapes;
 use crate::operator::Semantics;
 use crate::ops::cast::Cast;
+use crate::reserve;
 
 /// Names of settings, separated by commas.
 const SETTINGS: &str = "skipstone.settings";
@@ -31,8 +32,8 @@ const STATE: &str = "skipstone.state";
 #[derive(Default)]
 pub(super) struct Declared<'m> {
     settings: HashSet<&'m str>,
-    /// For each input, the output that replaces it.
-    state: HashMap<&'m str, &'m str>,
+    /// For each input, the position of the output that replaces it.
+    state: HashMap<&'m str, usize>,
 }
 
 fn refused(key: &str, reason: &str) -> Error {
@@ -49,18 +50,19 @@ impl<'m> Declared<'m> {
         let Some(graph) = &model.graph else { return Ok(declared) };
         let dense = graph.initializers.iter().map(|tensor| tensor.name);
         let sparse = graph.sparse_initializers.iter().map(|sparse| sparse.values.name);
-        let initialized: HashSet<&str> = dense.chain(sparse).collect();
+        let initialized = reserve::set(dense.chain(sparse))?;
+        let inputs = reserve::set(graph.inputs.iter().map(|info| info.name))?;
+        let outputs = reserve::map(graph.outputs.iter().map(|info| info.name).zip(0..))?;
         let entries = |key: &'static str| {
             let texts = model.metadata.iter().filter(move |(known, _)| *known == key).map(|(_, text)| *text);
             texts.flat_map(|text| text.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
         };
-        let is_input = |name: &str| graph.inputs.iter().any(|info| info.name == name);
         for name in entries(SETTINGS) {
-            if !is_input(name) || !initialized.contains(name) {
+            if !inputs.contains(name) || !initialized.contains(name) {
                 let reason = format!("'{name}' must be an input of the graph with an initializer");
                 return Err(refused(SETTINGS, &reason));
             }
-            if !declared.settings.insert(name) {
+            if !reserve::add(&mut declared.settings, name)? {
                 return Err(refused(SETTINGS, &format!("'{name}' is listed twice")));
             }
         }
@@ -68,13 +70,13 @@ impl<'m> Declared<'m> {
             let pair = entry.split_once("->").map(|(output, input)| (output.trim(), input.trim()));
             let (output, input) =
                 pair.ok_or_else(|| refused(STATE, &format!("'{entry}' is not a pair 'output -> input'")))?;
-            if !is_input(input) {
+            if !inputs.contains(input) {
                 return Err(refused(STATE, &format!("the graph has no input '{input}'")));
             }
-            if !graph.outputs.iter().any(|info| info.name == output) {
+            let Some(&output) = outputs.get(output) else {
                 return Err(refused(STATE, &format!("the graph has no output '{output}'")));
-            }
-            if declared.settings.contains(input) || declared.state.insert(input, output).is_some() {
+            };
+            if declared.settings.contains(input) || reserve::insert(&mut declared.state, input, output)?.is_some() {
                 return Err(refused(STATE, &format!("'{input}' is listed twice")));
             }
         }
@@ -120,11 +122,11 @@ impl<'m> Importer<'m> {
             };
             let value = self.input(info, fact)?;
             if !declared.state.contains_key(info.name) {
-                self.build.mark_setting(value, info.name);
+                self.build.mark_setting(value, info.name)?;
             }
-            let next = declared.state.get(info.name);
-            let next = next.and_then(|next| graph.outputs.iter().position(|output| output.name == *next));
-            self.build.graph.variables.push(Variable { initial: initial.map(Arc::new), next });
+            let next = declared.state.get(info.name).copied();
+            let variable = Variable { initial: initial.map(Arc::new), next };
+            reserve::push(&mut self.build.graph.variables, variable)?;
         }
         Ok(())
     }

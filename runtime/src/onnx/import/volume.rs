@@ -229,7 +229,7 @@ fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
     let (whole, count) = (shape.elements(), from.iter().product());
     let flat = Shape::new(&[whole]).map_err(|e| cx.at(e))?;
     let zeros = Tensor::try_zeros(Fact::new(cx.dtype(x), flat)).map_err(|e| cx.at(e))?;
-    let zeros = cx.constant(zeros);
+    let zeros = cx.constant(zeros)?;
     let (x, places) = (cx.reshape(x, &[count])?, cx.reshape(places, &[count])?);
     let y = cx.add(ScatterElements { axis: 0 }, &[zeros, places, x])?;
     Ok(vec![cx.reshape(y, &dims)?])

@@ -14,14 +14,14 @@ use crate::tune::Tuner;
 fn network() -> Graph {
     let mut random = Random(3);
     let mut graph = Graph::new();
-    let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[1, 10, 12, 12]).unwrap()));
+    let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[1, 10, 12, 12]).unwrap())).unwrap();
     for (at, (channels, filters)) in [(10, 24), (24, 24), (24, 24)].into_iter().enumerate() {
         // Scaled so that a layer's result stays in the range of its input: larger values would amplify rounding
         // differences between kernels.
         let dims = [filters, channels, 3, 3];
         let weights: Vec<f32> = random.floats(&dims).elements().unwrap().iter().map(|w: &f32| w / 32.0).collect();
-        let weights = graph.add_constant("weights", Tensor::from_slice(&dims, &weights).unwrap());
-        let bias = graph.add_constant("bias", random.floats(&[filters]));
+        let weights = graph.add_constant("weights", Tensor::from_slice(&dims, &weights).unwrap()).unwrap();
+        let bias = graph.add_constant("bias", random.floats(&[filters])).unwrap();
         let conv = Conv {
             kernel: [3, 3],
             stride: [1, 1],

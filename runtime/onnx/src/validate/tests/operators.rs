@@ -453,7 +453,34 @@ fn results_that_depend_on_data_are_bounded() {
     refuses(&transform(1 << 40), "model.generated-size");
     accepts(&one(&[4, 4], "NonZero", &["x"], &[], &[]));
     refuses(&one(&[1 << 14, 1 << 13, 2], "NonZero", &["x"], &[], &[]), "model.generated-size");
-    let boxes = |count: i64| one(&[1, count, 4], "NonMaxSuppression", &["x", "s"], &[], &[zeros("s", &[1, 1, 8])]);
-    accepts(&boxes(8));
-    refuses(&boxes(1 << 20), "model.generated-size");
+}
+
+/// Detectors compare thousands of boxes for every class, but keep few; nothing else may take as long.
+#[test]
+fn boxes_are_compared_with_those_that_may_be_kept() {
+    let select = |count: i64, classes: i64, most: i64| {
+        let inputs = [value("x", FLOAT, &[1, count, 4]), value("s", FLOAT, &[1, classes, count])];
+        let node = node("NonMaxSuppression", &["x", "s", "m"], &["y"], &[]);
+        model(&graph(&[node], &[i64s("m", &[1], &[most])], &inputs, &[message().text(1, "y")]))
+    };
+    accepts(&select(8, 1, 8));
+    refuses(&one(&[1, 8, 4], "NonMaxSuppression", &["x", "s"], &[], &[zeros("s", &[1, 1, 9])]), "model.shape");
+    // YOLOv8 and YOLOv5, with the number of boxes that exporters write, and with any.
+    for (count, classes) in [(8400, 80), (25_200, 80)] {
+        accepts(&select(count, classes, 300));
+        accepts(&select(count, classes, i64::MAX));
+    }
+    // What is found does not fit memory, unless few are kept.
+    refuses(&select(25_200, 1000, i64::MAX), "model.generated-size");
+    accepts(&select(25_200, 1000, 100));
+    // While loading, less work is done than in a run.
+    let folded = |count: i64, most: i64| {
+        let held = [zeros("b", &[1, count, 4]), zeros("s", &[1, 1, count]), i64s("m", &[1], &[most])];
+        let found = node("NonMaxSuppression", &["b", "s", "m"], &["f"], &[]);
+        let nodes = [found, node("Size", &["f"], &["n"], &[]), node("Relu", &["x"], &["y"], &[])];
+        with(&[1], &nodes, &held)
+    };
+    accepts(&folded(1 << 10, i64::MAX));
+    accepts(&folded(1 << 15, 16));
+    refuses(&folded(1 << 15, i64::MAX), "model.generated-size");
 }

@@ -14,8 +14,8 @@ fn conv(build: &mut Build, x: ValueId, filters: usize, kernel: usize, groups: us
     let channels = build.graph.fact(x).shape[1];
     let mut random = Random(filters as u64);
     let weights = random.floats(&[filters, channels / groups, kernel, kernel]);
-    let (weights, bias) = (build.graph.add_constant("w", weights), random.floats(&[filters]));
-    let bias = build.graph.add_constant("b", bias);
+    let (weights, bias) = (build.graph.add_constant("w", weights).unwrap(), random.floats(&[filters]));
+    let bias = build.graph.add_constant("b", bias).unwrap();
     let op = Conv {
         kernel: [kernel; 2],
         stride: [1, 1],
@@ -142,7 +142,8 @@ impl Chain {
         };
         let weights = small(&[filters, depth, kernel, kernel], 0.5 / (depth * kernel * kernel) as f32);
         let bias = small(&[filters], if self.biases { 1.0 } else { 0.0 });
-        let (weights, bias) = (build.graph.add_constant("w", weights), build.graph.add_constant("b", bias));
+        let (weights, bias) =
+            (build.graph.add_constant("w", weights).unwrap(), build.graph.add_constant("b", bias).unwrap());
         let (kernel, pads) = ([kernel; 2], [kernel / 2; 4]);
         let op = Conv { kernel, stride: [stride; 2], pads, groups, ..Conv::POINTWISE };
         let y = build.add(op, &[x, weights, bias]);
@@ -156,7 +157,7 @@ impl Chain {
         let plain = self.build();
         let x = [Random(5).floats(&[1, 6, 12, 11])];
         let want = plain.evaluate(&x).unwrap();
-        let mut fused = plain.clone();
+        let mut fused = plain.copy().unwrap();
         super::super::everywhere(&mut fused).unwrap();
         assert_close(&fused.evaluate(&x).unwrap()[0], &want[0], 1e-4, &format!("{self:?}"));
         for isa in Isa::available() {

@@ -13,6 +13,7 @@ use crate::ops::matmul::MatMul;
 use crate::ops::reshape::Reshape;
 use crate::ops::routed::Routed;
 use crate::ops::slice::Slice;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most steps of an expert.
@@ -250,7 +251,7 @@ impl Emit<'_> {
         let name = format!("{}.{}", self.name, self.nodes.len());
         let node = self.graph.make_node(name, op, inputs)?;
         let id = node.outputs[0];
-        self.nodes.push(node);
+        reserve::push(&mut self.nodes, node)?;
         Ok(id)
     }
 
@@ -268,7 +269,7 @@ impl Emit<'_> {
 
     pub fn constant(&mut self, tensor: std::result::Result<Tensor, OpError>) -> Result<ValueId> {
         let tensor = tensor.map_err(|e| e.at(&self.name))?;
-        Ok(self.graph.add_constant(format!("{}.constant", self.name), tensor))
+        Ok(self.graph.add_constant(format!("{}.constant", self.name), tensor)?)
     }
 
     /// The constants of all experts as one: matrices `[experts, rows, columns]`, or rows `[experts, width]`.

@@ -38,6 +38,7 @@ use crate::ops::gather_elements::GatherElements;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
 use crate::ops::transpose::Transpose;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most factors of an expert's result that are not its own.
@@ -46,22 +47,22 @@ const FACTORS: usize = 4;
 const HOISTED: usize = 16;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let found = find(graph);
+    let found = find(graph)?;
     if found.is_empty() {
         return Ok(());
     }
     let nodes = std::mem::take(&mut graph.nodes);
     let mut at = HashMap::new();
     for mixture in found {
-        at.insert(mixture.at, mixture);
+        reserve::insert(&mut at, mixture.at, mixture)?;
     }
     for (position, node) in nodes.into_iter().enumerate() {
         match at.remove(&position) {
             Some(mixture) => {
                 let nodes = mixture.emit(graph, &node)?;
-                graph.nodes.extend(nodes);
+                reserve::extend(&mut graph.nodes, nodes)?;
             }
-            None => graph.nodes.push(node),
+            None => reserve::push(&mut graph.nodes, node)?,
         }
     }
     Ok(())
@@ -104,7 +105,7 @@ enum Addend {
     Scatter { indices: ValueId, updates: ValueId, axis: Option<usize>, condition: Option<ValueId> },
 }
 
-fn find(graph: &Graph) -> Vec<Mixture> {
+fn find(graph: &Graph) -> Result<Vec<Mixture>> {
     let candidate = |node: &Node| match &node.op {
         Op::Binary(op) => op.kind == BinaryKind::Add,
         Op::Accumulate(op) => op.kind == BinaryKind::Add,
@@ -113,9 +114,9 @@ fn find(graph: &Graph) -> Vec<Mixture> {
     };
     let mut found = Vec::new();
     if !graph.nodes.iter().any(candidate) {
-        return found;
+        return Ok(found);
     }
-    let view = View::new(graph);
+    let view = View::new(graph)?;
     // Sums that are part of larger ones.
     let mut visited = HashSet::new();
     for (at, node) in graph.nodes.iter().enumerate().rev() {
@@ -127,10 +128,12 @@ fn find(graph: &Graph) -> Vec<Mixture> {
         let mixture = sum(&view, y, at, &mut parts)
             .or_else(|| selection(&view, y, at, &mut parts))
             .or_else(|| tiled(&view, node, at));
-        visited.extend(parts);
-        found.extend(mixture);
+        for part in parts {
+            reserve::add(&mut visited, part)?;
+        }
+        reserve::extend(&mut found, mixture)?;
     }
-    found
+    Ok(found)
 }
 
 /// A sum of experts' results, perhaps of other values too.
@@ -142,10 +145,10 @@ fn sum(view: &View<'_>, y: ValueId, at: usize, parts: &mut Vec<ValueId>) -> Opti
         let grown = if inner { add(view, id, &mut addends) } else { None };
         match grown {
             Some(more) => {
-                parts.push(id);
-                open.extend(more);
+                reserve::push(parts, id).ok()?;
+                reserve::extend(&mut open, more).ok()?;
             }
-            None => addends.push(Addend::Value { id, condition: None }),
+            None => reserve::push(&mut addends, Addend::Value { id, condition: None }).ok()?,
         }
     }
     let mut terms: Vec<Term> = Vec::new();
@@ -153,8 +156,10 @@ fn sum(view: &View<'_>, y: ValueId, at: usize, parts: &mut Vec<ValueId>) -> Opti
     for addend in addends {
         let found = term(view, &addend, view.dims(y));
         match (found, addend) {
-            (Some(found), _) if terms.first().is_none_or(|first| is_alike(view, first, &found)) => terms.push(found),
-            (_, Addend::Value { id, condition: None }) => rest.push(id),
+            (Some(found), _) if terms.first().is_none_or(|first| is_alike(view, first, &found)) => {
+                reserve::push(&mut terms, found).ok()?;
+            }
+            (_, Addend::Value { id, condition: None }) => reserve::push(&mut rest, id).ok()?,
             _ => return None,
         }
     }
@@ -306,7 +311,7 @@ fn assembled(view: &View<'_>, at: usize, mut terms: Vec<Term>) -> Option<Mixture
     if terms.iter().enumerate().any(|(number, term)| term.gate.expert != number) {
         return None;
     }
-    let results: Vec<ValueId> = terms.iter().map(|term| term.result).collect();
+    let results = reserve::list(terms.iter().map(|term| term.result)).ok()?;
     let body = Walk::apart(view, &results)?;
     let Term { gate, result, factors, scatter, .. } = terms.swap_remove(0);
     let dims = view.dims(result).to_vec();
@@ -364,8 +369,8 @@ fn selection(view: &View<'_>, y: ValueId, at: usize, parts: &mut Vec<ValueId>) -
         if terms.first().is_some_and(|first| !is_alike(view, first, &term)) {
             return None;
         }
-        terms.push(term);
-        parts.push(id);
+        reserve::push(&mut terms, term).ok()?;
+        reserve::push(parts, id).ok()?;
         id = next;
     }
     assembled(view, at, terms)
@@ -441,7 +446,7 @@ impl Mixture {
             let inputs: Vec<ValueId> = inner.inputs.iter().map(|id| *moved.get(id).unwrap_or(id)).collect();
             let outer = emit.graph.make_node(inner.name, inner.op, &inputs)?;
             moved.extend(inner.outputs.iter().copied().zip(outer.outputs.iter().copied()));
-            emit.nodes.push(outer);
+            reserve::push(&mut emit.nodes, outer)?;
         }
         for id in self.reads() {
             if let Some(&outer) = moved.get(&*id) {
@@ -500,7 +505,7 @@ impl Mixture {
         }
         let mut last = emit.graph.make_node(node.name.clone(), Reshape { shape }, &[y])?;
         last.outputs.clone_from(&node.outputs);
-        emit.nodes.push(last);
+        reserve::push(&mut emit.nodes, last)?;
         Ok(emit.nodes)
     }
 }
@@ -515,7 +520,7 @@ fn hoist(view: &View<'_>, id: ValueId, at: usize, nodes: &mut Vec<Node>) -> Opti
         return None;
     }
     node.inputs.iter().try_for_each(|&id| hoist(view, id, at, nodes))?;
-    nodes.push(node.clone());
+    reserve::push(nodes, node.copy().ok()?).ok()?;
     Some(())
 }
 

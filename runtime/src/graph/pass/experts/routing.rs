@@ -7,6 +7,7 @@ use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::{Compare, CompareKind};
 use crate::ops::reduce::ReduceKind;
+use crate::reserve;
 use crate::tensor::{DType, Tensor};
 
 /// Most nodes that a mask is followed through.
@@ -125,8 +126,8 @@ fn one_hot(view: &View<'_>, mut id: ValueId, mut axis: usize) -> Option<Selector
                     let (dims, held) = (view.dims(x), view.constant(numbers)?);
                     let counts = |all: Vec<i64>| all.iter().enumerate().all(|(i, &number)| number == i as i64);
                     let all: Vec<i64> = match (held.peek::<i64>(), held.peek::<i32>()) {
-                        (Some(all), _) => all.iter().collect(),
-                        (_, Some(all)) => all.iter().map(i64::from).collect(),
+                        (Some(all), _) => reserve::list(all.iter()).ok()?,
+                        (_, Some(all)) => reserve::list(all.iter().map(i64::from)).ok()?,
                         _ => return None,
                     };
                     let along = dims.len() == whole.len() && dims.get(axis) == Some(&1) && all.len() == whole[axis];

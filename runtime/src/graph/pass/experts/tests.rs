@@ -43,8 +43,8 @@ impl Build {
     fn new(tokens: usize, k: usize) -> Self {
         let mut graph = Graph::new();
         let input = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
-        let x = graph.add_input("x", input(&[tokens, WIDTH]));
-        let logits = graph.add_input("logits", input(&[tokens, EXPERTS]));
+        let x = graph.add_input("x", input(&[tokens, WIDTH])).unwrap();
+        let logits = graph.add_input("logits", input(&[tokens, EXPERTS])).unwrap();
         let best = graph.add_node("best", TopK { axis: 1, k, largest: true }, &[logits]).unwrap();
         Self { graph, random: Random(7), tokens, x, shares: best[0], numbers: best[1] }
     }
@@ -64,15 +64,15 @@ impl Build {
 
     fn floats(&mut self, dims: &[usize]) -> ValueId {
         let floats = self.random.floats(dims);
-        self.graph.add_constant("c", floats)
+        self.graph.add_constant("c", floats).unwrap()
     }
 
     fn number(&mut self, number: i64) -> ValueId {
-        self.graph.add_constant("i", Tensor::scalar(number))
+        self.graph.add_constant("i", Tensor::scalar(number)).unwrap()
     }
 
     fn zero(&mut self) -> ValueId {
-        self.graph.add_constant("zero", Tensor::scalar(0f32))
+        self.graph.add_constant("zero", Tensor::scalar(0f32)).unwrap()
     }
 
     /// Linear, activation, linear, of rows `[rows, WIDTH]`.
@@ -96,7 +96,7 @@ impl Build {
     /// Checks that the result stays the same, for any and for equal logits, and returns the operators that are left.
     fn optimized(mut self, y: ValueId) -> Vec<String> {
         self.graph.outputs.push(("y".into(), y));
-        let before = self.graph.clone();
+        let before = self.graph.copy().unwrap();
         super::super::optimize(&mut self.graph).unwrap();
         for case in 0..3 {
             let x = self.random.floats(&[self.tokens, WIDTH]);
@@ -145,7 +145,7 @@ fn all_experts_times_their_shares() {
 #[test]
 fn columns_of_scattered_shares() {
     let mut build = Build::new(5, 2);
-    let zeros = build.graph.add_constant("zeros", Tensor::from_slice(&[5, EXPERTS], &[0f32; 20]).unwrap());
+    let zeros = build.graph.add_constant("zeros", Tensor::from_slice(&[5, EXPERTS], &[0f32; 20]).unwrap()).unwrap();
     let matrix = build.add(ScatterElements { axis: 1 }, &[zeros, build.numbers, build.shares]);
     let mut sum = None;
     for expert in 0..EXPERTS {
@@ -166,11 +166,12 @@ fn rows_scattered_where_a_one_hot_mask_is_set() {
         let hot = build.add(hot, &[build.numbers]);
         let hot = build.add(Transpose::new(&[2, 1, 0]).unwrap(), &[hot]);
         let tokens: Vec<i64> = (0..rows as i64).map(|row| row % 4).collect();
-        let tokens = build.graph.add_constant("tokens", Tensor::from_slice(&[rows], &tokens).unwrap());
+        let tokens = build.graph.add_constant("tokens", Tensor::from_slice(&[rows], &tokens).unwrap()).unwrap();
         let indices = build.reshape(tokens, &[rows, 1]);
         let shares = build.add(Transpose::new(&[1, 0]).unwrap(), &[build.shares]);
         let shares = build.reshape(shares, &[rows, 1]);
-        let mut sum = build.graph.add_constant("zeros", Tensor::from_slice(&[4, WIDTH], &[0f32; 4 * WIDTH]).unwrap());
+        let mut sum =
+            build.graph.add_constant("zeros", Tensor::from_slice(&[4, WIDTH], &[0f32; 4 * WIDTH]).unwrap()).unwrap();
         for expert in 0..EXPERTS {
             let mask = build.add(Slice { axis: 0, start: expert, len: 1, step: 1 }, &[hot]);
             let mask = build.add(Cast { to: DType::Bool }, &[mask]);
@@ -189,7 +190,7 @@ fn rows_scattered_where_a_one_hot_mask_is_set() {
 #[test]
 fn tiled_tokens() {
     let mut build = Build::new(6, 2);
-    let zeros = build.graph.add_constant("zeros", Tensor::from_slice(&[6, EXPERTS], &[0f32; 24]).unwrap());
+    let zeros = build.graph.add_constant("zeros", Tensor::from_slice(&[6, EXPERTS], &[0f32; 24]).unwrap()).unwrap();
     let matrix = build.add(ScatterElements { axis: 1 }, &[zeros, build.numbers, build.shares]);
     let gates = build.add(Transpose::new(&[1, 0]).unwrap(), &[matrix]);
     let gates = build.reshape(gates, &[EXPERTS, 6, 1]);
@@ -216,19 +217,20 @@ fn branch(
     then: impl FnOnce(&mut Build) -> ValueId,
     otherwise: impl FnOnce(&mut Build) -> ValueId,
 ) -> ValueId {
-    build.graph.begin_block();
+    build.graph.begin_block().unwrap();
     let y = then(build);
-    let then: Block = build.graph.end_block(&[y]);
-    build.graph.begin_block();
+    let then: Block = build.graph.end_block(&[y]).unwrap();
+    build.graph.begin_block().unwrap();
     let y = otherwise(build);
-    let otherwise = build.graph.end_block(&[y]);
+    let otherwise = build.graph.end_block(&[y]).unwrap();
     build.graph.add_control("if", Control::If, &[condition], vec![then, otherwise]).unwrap()[0]
 }
 
 #[test]
 fn branches_that_are_taken_if_a_token_needs_them() {
     let mut build = Build::new(3, 1);
-    let mut sum = build.graph.add_constant("zeros", Tensor::from_slice(&[3, WIDTH], &[0f32; 3 * WIDTH]).unwrap());
+    let mut sum =
+        build.graph.add_constant("zeros", Tensor::from_slice(&[3, WIDTH], &[0f32; 3 * WIDTH]).unwrap()).unwrap();
     for expert in 0..EXPERTS {
         let mask = build.is(build.numbers, expert);
         let mask = build.add(Cast { to: DType::F32 }, &[mask]);
@@ -255,7 +257,8 @@ fn one_number_for_all_rows_chooses_a_branch() {
     let mut build = Build::new(3, 1);
     let number = build.add(Slice { axis: 0, start: 0, len: 1, step: 1 }, &[build.numbers]);
     let number = build.reshape(number, &[]);
-    let mut chosen = build.graph.add_constant("zeros", Tensor::from_slice(&[3, WIDTH], &[0f32; 3 * WIDTH]).unwrap());
+    let mut chosen =
+        build.graph.add_constant("zeros", Tensor::from_slice(&[3, WIDTH], &[0f32; 3 * WIDTH]).unwrap()).unwrap();
     for expert in 0..EXPERTS {
         let is = build.is(number, expert);
         let before = chosen;

@@ -1,9 +1,11 @@
 //! The nodes of a graph and of its branches as one list: experts that run only if a token needs them are in branches.
 
 use super::super::super::{Graph, Node, Uses, ValueId};
+use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::control::Control;
+use crate::reserve;
 use crate::tensor::Tensor;
 use skipstone_kernels::activation::Activation;
 
@@ -26,12 +28,12 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub fn new(graph: &'a Graph) -> Self {
-        let mut view = Self { graph, writers: vec![None; graph.values().len()], uses: graph.uses() };
+    pub fn new(graph: &'a Graph) -> Result<Self> {
+        let mut view = Self { graph, writers: reserve::copies(None, graph.values().len())?, uses: graph.uses()? };
         for (at, node) in graph.nodes.iter().enumerate() {
             view.add(node, at, false);
         }
-        view
+        Ok(view)
     }
 
     fn add(&mut self, node: &'a Node, at: usize, in_branch: bool) {

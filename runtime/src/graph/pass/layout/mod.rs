@@ -28,13 +28,14 @@ use crate::ops::image::NHWC_AXIS;
 use crate::ops::reshape::Reshape;
 use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
+use crate::reserve;
 use crate::tensor::Shape;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let planar = regions::planar(graph);
-    let normalized = normalized_whole(graph);
+    let planar = regions::planar(graph)?;
+    let normalized = normalized_whole(graph)?;
     let nodes = std::mem::take(&mut graph.nodes);
-    let gotten = graph.outputs.iter().map(|&(_, id)| id).collect();
+    let gotten = reserve::set(graph.outputs.iter().map(|&(_, id)| id))?;
     let (twins, missing, equals, mixed) = Default::default();
     let mut pass = LayoutPass { graph, twins, missing, equals, gotten, normalized, mixed };
     for (mut node, planar) in nodes.into_iter().zip(planar) {
@@ -44,9 +45,9 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         }
         match planar {
             Some((op, constants)) => {
-                let constants =
-                    constants.into_iter().map(|constant| pass.graph.add_constant(node.name.clone(), constant));
-                node.inputs.extend(constants);
+                for constant in constants {
+                    node.inputs.push(pass.graph.add_constant(node.name.clone(), constant)?);
+                }
                 pass.leave(Node { op, ..node })?;
             }
             None => pass.rewrite(node)?,
@@ -121,26 +122,26 @@ impl LayoutPass<'_> {
                 let (last, second) = (channels_last(rank), channels_second(rank));
                 match twin {
                     Some(twin) if Some(op) == last.as_ref() && !self.gotten.contains(&y) => {
-                        self.equals.insert(y, twin);
+                        reserve::insert(&mut self.equals, y, twin)?;
                     }
                     _ if Some(op) == second.as_ref() && there => {
-                        self.twins.insert(y, x);
-                        self.missing.insert(y, node.name.clone());
+                        reserve::insert(&mut self.twins, y, x)?;
+                        reserve::insert(&mut self.missing, y, node.name.clone())?;
                     }
                     _ => return Ok(false),
                 }
             }
             Op::Reshape(_) if self.normalized.contains_key(&y) && !there => {
                 let (Some(twin), Some(&result)) = (twin, self.normalized.get(&y)) else { return Ok(false) };
-                self.graph.nodes.push(Node { inputs: vec![twin], ..node.clone() });
-                self.mixed.insert(result);
+                reserve::push(&mut self.graph.nodes, Node { inputs: vec![twin], ..node.copy()? })?;
+                reserve::add(&mut self.mixed, result)?;
             }
             Op::Reshape(_) if self.mixed.contains(&x) => {
                 let shape = Transpose::to_nhwc().shape(&self.graph.fact(y).shape).map_err(|e| e.at(&node.name))?;
                 let reshape = self.graph.make_node(format!("{}.nhwc", node.name), Reshape { shape }, &[x])?;
-                self.twins.insert(y, reshape.outputs[0]);
-                self.missing.insert(y, node.name.clone());
-                self.graph.nodes.push(reshape);
+                reserve::insert(&mut self.twins, y, reshape.outputs[0])?;
+                reserve::insert(&mut self.missing, y, node.name.clone())?;
+                reserve::push(&mut self.graph.nodes, reshape)?;
             }
             Op::Reshape(Reshape { shape }) if is_image(rank) && is_image(shape.rank()) => {
                 let held = &self.graph.fact(x).shape;
@@ -151,9 +152,9 @@ impl LayoutPass<'_> {
                 let dims = [&shape.dims()[..1], &shape.dims()[2..], &shape.dims()[1..2]].concat();
                 let shape = Shape::new(&dims).map_err(|e| e.at(&node.name))?;
                 let reshape = self.graph.make_node(format!("{}.nhwc", node.name), Reshape { shape }, &[twin])?;
-                self.twins.insert(y, reshape.outputs[0]);
-                self.missing.insert(y, node.name.clone());
-                self.graph.nodes.push(reshape);
+                reserve::insert(&mut self.twins, y, reshape.outputs[0])?;
+                reserve::insert(&mut self.missing, y, node.name.clone())?;
+                reserve::push(&mut self.graph.nodes, reshape)?;
             }
             _ => return Ok(false),
         }
@@ -170,13 +171,14 @@ impl LayoutPass<'_> {
 
     /// Adds a node unchanged, with operands in NCHW.
     fn leave(&mut self, node: Node) -> Result<()> {
-        let mut read = Vec::new();
-        node.for_each_read(&mut |id| read.push(id));
-        for id in read {
-            self.materialise(id)?;
-        }
-        self.graph.nodes.push(node);
-        Ok(())
+        let mut done = Ok(());
+        node.for_each_read(&mut |id| {
+            if done.is_ok() {
+                done = self.materialise(id);
+            }
+        });
+        done?;
+        Ok(reserve::push(&mut self.graph.nodes, node)?)
     }
 
     /// Whether a node is elementwise on images of which one is in NHWC.
@@ -203,16 +205,16 @@ impl LayoutPass<'_> {
                 let shape = Shape::new(&dims).map_err(at)?;
                 let image = constant.as_ref().clone().reshaped(shape).map_err(at)?;
                 let moved = Transpose::to_nhwc().evaluate(&[&image]).map_err(at)?.remove(0);
-                self.graph.add_constant(value.name, moved)
+                self.graph.add_constant(value.name, moved)?
             }
             None => {
                 let node = self.graph.make_node(format!("{}.nhwc", value.name), Transpose::to_nhwc(), &[id])?;
                 let twin = node.outputs[0];
-                self.graph.nodes.push(node);
+                reserve::push(&mut self.graph.nodes, node)?;
                 twin
             }
         };
-        self.twins.insert(id, twin);
+        reserve::insert(&mut self.twins, id, twin)?;
         Ok(twin)
     }
 
@@ -229,13 +231,12 @@ impl LayoutPass<'_> {
             if fact.shape.dims() != moved {
                 return Err(Error::Internal(format!("'{}' is {fact} in NHWC, not {}", node.name, list(&moved))));
             }
-            let twin = self.graph.add_value(format!("{}.nhwc", node.name), fact, None);
-            self.twins.insert(*output, twin);
-            self.missing.insert(*output, node.name.clone());
+            let twin = self.graph.add_value(format!("{}.nhwc", node.name), fact, None)?;
+            reserve::insert(&mut self.twins, *output, twin)?;
+            reserve::insert(&mut self.missing, *output, node.name.clone())?;
             *output = twin;
         }
-        self.graph.nodes.push(node);
-        Ok(())
+        Ok(reserve::push(&mut self.graph.nodes, node)?)
     }
 
     /// Makes sure that a value exists in NCHW.
@@ -243,13 +244,8 @@ impl LayoutPass<'_> {
         if let (Some(name), Some(&twin)) = (self.missing.remove(&id), self.twins.get(&id)) {
             let op = channels_second(self.graph.fact(id).shape.rank());
             let op = op.ok_or_else(|| Error::Internal(format!("'{name}' has too many axes")))?.into();
-            self.graph.nodes.push(Node {
-                name: format!("{name}.nchw"),
-                op,
-                inputs: vec![twin],
-                outputs: vec![id],
-                blocks: Vec::new(),
-            });
+            let (name, inputs, outputs) = (format!("{name}.nchw"), vec![twin], vec![id]);
+            reserve::push(&mut self.graph.nodes, Node { name, op, inputs, outputs, blocks: Vec::new() })?;
         }
         Ok(())
     }
@@ -257,8 +253,8 @@ impl LayoutPass<'_> {
 
 /// For every image `[batch, channels, rows, columns]` that is flattened to `[batch, 1, elements]`, normalized as a single
 /// channel and restored, with no other readers: the flat value and the normalized one.
-fn normalized_whole(graph: &Graph) -> HashMap<ValueId, ValueId> {
-    let uses = graph.uses();
+fn normalized_whole(graph: &Graph) -> Result<HashMap<ValueId, ValueId>> {
+    let uses = graph.uses()?;
     let reader = |id: ValueId| uses.only_reader(id).and_then(|at| graph.nodes.get(at));
     let whole = |node: &Node| {
         let (Op::Reshape(_), &[x], &[flat]) = (&node.op, node.inputs.as_slice(), node.outputs.as_slice()) else {
@@ -271,7 +267,7 @@ fn normalized_whole(graph: &Graph) -> HashMap<ValueId, ValueId> {
         let restored = matches!(&reader(result)?.op, Op::Reshape(restored) if restored.shape == *image);
         (batch == image[0] && restored).then_some((flat, result))
     };
-    graph.nodes.iter().filter_map(whole).collect()
+    Ok(reserve::map(graph.nodes.iter().filter_map(whole))?)
 }
 
 /// Whether values of this rank are images `[batch, channels, ..]`, with one or two pixel axes.
@@ -313,7 +309,7 @@ mod tests {
             (vec![3], false, vec!["Transpose", "MaxPool", "Transpose", "ReduceMean"]),
         ] {
             let mut graph = Graph::new();
-            let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+            let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap())).unwrap();
             let pool = Pool {
                 function: PoolFn::Max,
                 kernel: [2, 2],
@@ -327,7 +323,7 @@ mod tests {
             let reduce = Reduce { axes: axes.clone(), kind: ReduceKind::Mean, keep_dims };
             let y = graph.add_node("mean", reduce, &[x]).unwrap()[0];
             graph.outputs.push(("y".into(), y));
-            let plain = graph.clone();
+            let plain = graph.copy().unwrap();
             run(&mut graph).unwrap();
             graph.check().unwrap();
             let names: Vec<String> = graph.nodes.iter().map(|n| format!("{:?}", n.op)).collect();
@@ -341,7 +337,7 @@ mod tests {
     #[test]
     fn a_region_is_converted_at_its_edges_only() {
         let mut graph = Graph::new();
-        let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[1, 3, 8, 8]).unwrap()));
+        let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[1, 3, 8, 8]).unwrap())).unwrap();
         for out in [4, 2] {
             let pool = Pool {
                 function: PoolFn::Max,
@@ -372,7 +368,7 @@ mod tests {
     /// The operators of a graph after the pass, which must not change its results.
     fn moved(mut graph: Graph, y: ValueId) -> Vec<String> {
         graph.outputs.push(("y".into(), y));
-        let plain = graph.clone();
+        let plain = graph.copy().unwrap();
         run(&mut graph).unwrap();
         graph.check().unwrap();
         let inputs = [Random(9).floats(&plain.fact(plain.inputs[0]).shape)];
@@ -384,7 +380,7 @@ mod tests {
     #[test]
     fn explicit_transpositions_become_part_of_the_layout() {
         let mut graph = Graph::new();
-        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap())).unwrap();
         let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
         let x = graph.add_node("last", channels_last(4).unwrap(), &[x]).unwrap()[0];
         let sum = Reduce { axes: vec![3], kind: ReduceKind::Sum, keep_dims: true };
@@ -399,7 +395,7 @@ mod tests {
     #[test]
     fn images_become_tokens_and_back_without_a_copy() {
         let mut graph = Graph::new();
-        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap())).unwrap();
         let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
         let reshape = |dims: &[usize]| Reshape { shape: Shape::new(dims).unwrap() };
         let x = graph.add_node("row", reshape(&[2, 3, 48]), &[x]).unwrap()[0];
@@ -415,11 +411,11 @@ mod tests {
     fn a_normalization_of_the_whole_image_needs_no_conversion() {
         for (flat, transposes) in [([2, 1, 144], 2), ([1, 1, 288], 4), ([2, 3, 48], 4)] {
             let mut graph = Graph::new();
-            let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+            let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap())).unwrap();
             let image = graph.add_node("before", pool(), &[x]).unwrap()[0];
             let reshape = |dims: &[usize]| Reshape { shape: Shape::new(dims).unwrap() };
             let x = graph.add_node("flat", reshape(&flat), &[image]).unwrap()[0];
-            let ones = graph.add_constant("ones", Random(1).floats(&[flat[1]]));
+            let ones = graph.add_constant("ones", Random(1).floats(&[flat[1]])).unwrap();
             let norm = GroupNorm { groups: flat[1], epsilon: 1e-5 };
             let x = graph.add_node("norm", norm, &[x, ones, ones]).unwrap()[0];
             let x = graph.add_node("image", reshape(&[2, 3, 8, 6]), &[x]).unwrap()[0];
@@ -432,7 +428,7 @@ mod tests {
     #[test]
     fn outputs_are_written_in_the_models_layout() {
         let mut graph = Graph::new();
-        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap())).unwrap();
         let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
         let y = graph.add_node("last", channels_last(4).unwrap(), &[x]).unwrap()[0];
         assert_eq!(moved(graph, y), ["Transpose", "MaxPool", "Transpose", "Transpose"]);

@@ -15,6 +15,7 @@ use skipstone_kernels::conv::{self, FLOATS, Images, Task};
 use skipstone_kernels::pool::PoolFn;
 
 use super::super::super::{Graph, Node, ValueId};
+use crate::error::Result;
 use crate::operator::Semantics;
 use crate::operator::axes::Nhwc;
 use crate::ops::Op;
@@ -41,16 +42,16 @@ const FEW_CHANNELS: usize = 4;
 pub(super) type Planar = (Op, Vec<Tensor>);
 
 /// The NCHW operator of every node that should compute in NCHW.
-pub(super) fn planar(graph: &Graph) -> Vec<Option<Planar>> {
+pub(super) fn planar(graph: &Graph) -> Result<Vec<Option<Planar>>> {
     let isa = Isa::detect();
-    let forms: Vec<Forms> = graph.nodes.iter().map(|node| Forms::new(graph, node, isa)).collect();
+    let forms = reserve::list(graph.nodes.iter().map(|node| Forms::new(graph, node, isa)))?;
     if !forms.iter().any(|forms| forms.is_sparse) {
-        return forms.iter().map(|_| None).collect();
+        return Ok(reserve::list(forms.iter().map(|_| None))?);
     }
     // The cheapest costs of arriving here with images in NHWC and in NCHW, and whether there was a cut.
     let mut ways = [f64::INFINITY, 0.0];
-    let mut came_by_cut = Vec::new();
-    let cuts = cuts(graph);
+    let mut came_by_cut = reserve::empty(forms.len())?;
+    let cuts = cuts(graph)?;
     for (forms, cut) in forms.iter().zip(&cuts) {
         let [dense, planes] = ways;
         came_by_cut.push([planes + cut < dense, dense + cut < planes]);
@@ -58,13 +59,13 @@ pub(super) fn planar(graph: &Graph) -> Vec<Option<Planar>> {
     }
     let [dense, planes] = ways;
     let mut in_planes = planes < dense + cuts.last().copied().unwrap_or_default();
-    let mut chosen: Vec<Option<Planar>> = Vec::new();
+    let mut chosen: Vec<Option<Planar>> = reserve::empty(forms.len())?;
     for (forms, by_cut) in forms.into_iter().zip(came_by_cut).rev() {
         chosen.push(forms.op.filter(|_| in_planes));
         in_planes ^= by_cut[usize::from(in_planes)];
     }
     chosen.reverse();
-    chosen
+    Ok(chosen)
 }
 
 /// A node in both layouts.
@@ -161,14 +162,14 @@ fn global(pool: &Pool, facts: &[&Fact]) -> Option<Reduce> {
 }
 
 /// The cost of a cut before every node and after the last: all images alive there are converted.
-fn cuts(graph: &Graph) -> Vec<f64> {
+fn cuts(graph: &Graph) -> Result<Vec<f64>> {
     let behind = graph.nodes.len();
-    let mut read = vec![None; graph.values().len()];
+    let mut read = reserve::copies(None, graph.values().len())?;
     for (at, node) in graph.nodes.iter().enumerate() {
         node.for_each_read(&mut |id| read[id.0] = Some(at));
     }
     graph.outputs.iter().for_each(|&(_, id)| read[id.0] = Some(behind));
-    let mut changes = vec![0.0; behind + 2];
+    let mut changes = reserve::copies(0.0, behind + 2)?;
     let mut alive = |id: ValueId, from: usize| {
         let &[batch, channels, height, width] = graph.fact(id).shape.dims() else { return };
         if let Some(until) = read[id.0].filter(|_| height * width > 1 && channels > 1) {
@@ -187,13 +188,11 @@ fn cuts(graph: &Graph) -> Vec<f64> {
     }
     changes.pop();
     let mut cost: f64 = 0.0;
-    changes
-        .into_iter()
-        .map(|change| {
-            cost += change;
-            cost.max(0.0)
-        })
-        .collect()
+    for change in &mut changes {
+        cost += *change;
+        *change = cost.max(0.0);
+    }
+    Ok(changes)
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ use crate::ops::quantize::Quantize;
 use crate::ops::quantized::{ByteTable, Scheme, flip, quantize};
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -82,8 +83,8 @@ type Fused = (Op, Vec<ValueId>);
 
 impl QuantizePass<'_> {
     fn over(graph: &mut Graph, rewrite: fn(&mut QuantizePass<'_>, Node) -> Result<()>) -> Result<()> {
-        let uses = graph.uses();
-        let readers = (0..graph.values().len()).map(|id| uses.readers(ValueId(id)).len()).collect();
+        let uses = graph.uses()?;
+        let readers = reserve::list((0..graph.values().len()).map(|id| uses.readers(ValueId(id)).len()))?;
         let nodes = std::mem::take(&mut graph.nodes);
         let (writers, twins, same) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut pass = QuantizePass { graph, readers, writers, twins, same };
@@ -100,26 +101,23 @@ impl QuantizePass<'_> {
     fn rewrite(&mut self, node: Node) -> Result<()> {
         match &node.op {
             Op::Quantize(_) => self.rewrite_quantize(node),
-            Op::Dequantize(_) => {
-                self.rewrite_dequantize(node);
-                Ok(())
-            }
+            Op::Dequantize(_) => self.rewrite_dequantize(node),
             _ => self.rewrite_movement(node),
         }
     }
 
-    fn place(&mut self, node: Node) {
+    fn place(&mut self, node: Node) -> Result<()> {
         for &id in &node.outputs {
-            self.writers.insert(id, self.graph.nodes.len());
+            reserve::insert(&mut self.writers, id, self.graph.nodes.len())?;
         }
-        self.graph.nodes.push(node);
+        Ok(reserve::push(&mut self.graph.nodes, node)?)
     }
 
     /// Adds an operator, and returns its result.
     fn add(&mut self, name: String, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let node = self.graph.make_node(name, op, inputs)?;
         let result = node.outputs[0];
-        self.place(node);
+        self.place(node)?;
         Ok(result)
     }
 
@@ -163,11 +161,11 @@ impl QuantizePass<'_> {
                 let bytes = constant.bytes().iter().map(|&byte| flip(byte));
                 let fact = Fact::new(DType::U8, constant.shape().clone());
                 let tensor = Tensor::collected(fact, bytes).map_err(|e| e.at(&name))?;
-                self.graph.add_constant(name, tensor)
+                self.graph.add_constant(name, tensor)?
             }
             None => self.add(name, LookUp::flip(DType::U8), &[id])?,
         };
-        self.twins.insert(id, twin);
+        reserve::insert(&mut self.twins, id, twin)?;
         Ok(twin)
     }
 
@@ -183,18 +181,18 @@ impl QuantizePass<'_> {
                 node.outputs = vec![result];
             }
             let made = node.outputs[0];
-            self.place(node);
+            self.place(node)?;
             made
         };
         if made == result {
             return Ok(());
         }
-        self.inherit_readers(made, result);
+        self.inherit_readers(made, result)?;
         if self.graph.fact(made).dtype == wanted.dtype {
-            self.same.insert(result, made);
+            reserve::insert(&mut self.same, result, made)?;
             return Ok(());
         }
-        self.twins.insert(result, made);
+        reserve::insert(&mut self.twins, result, made)?;
         let signed = Node {
             name: format!("{name}.signed"),
             op: LookUp::flip(wanted.dtype).into(),
@@ -202,48 +200,46 @@ impl QuantizePass<'_> {
             outputs: vec![result],
             blocks: Vec::new(),
         };
-        self.place(signed);
-        Ok(())
+        self.place(signed)
     }
 
     /// Readers of `result` now read `made`, and a reader that led from `made` to `result` is gone.
-    fn inherit_readers(&mut self, made: ValueId, result: ValueId) {
+    fn inherit_readers(&mut self, made: ValueId, result: ValueId) -> Result<()> {
         let gained = self.readers.get(result.0).copied().unwrap_or(0);
-        if self.readers.len() <= made.0 {
-            self.readers.resize(made.0 + 1, 0);
+        while self.readers.len() <= made.0 {
+            reserve::push(&mut self.readers, 0)?;
         }
         self.readers[made.0] = self.readers[made.0].saturating_sub(1) + gained;
+        Ok(())
     }
 
     /// Reads the uint8 twin if there is one.
-    fn rewrite_dequantize(&mut self, mut node: Node) {
+    fn rewrite_dequantize(&mut self, mut node: Node) -> Result<()> {
         if let &[x, scale, zero] = node.inputs.as_slice()
             && let (Some(&twin), Some(scheme)) = (self.twins.get(&x), self.scheme(scale, zero))
         {
-            let zero = self.graph.add_constant(format!("{}.zero", node.name), Tensor::scalar(scheme.zero));
-            let scale = self.graph.add_constant(format!("{}.scale", node.name), Tensor::scalar(scheme.scale));
+            let zero = self.graph.add_constant(format!("{}.zero", node.name), Tensor::scalar(scheme.zero))?;
+            let scale = self.graph.add_constant(format!("{}.scale", node.name), Tensor::scalar(scheme.scale))?;
             node.inputs = vec![twin, scale, zero];
         }
-        self.place(node);
+        self.place(node)
     }
 
     fn rewrite_quantize(&mut self, node: Node) -> Result<()> {
         let &[x, scale, zero] = node.inputs.as_slice() else {
-            self.place(node);
-            return Ok(());
+            return self.place(node);
         };
         let result = node.outputs[0];
         let Some(to) = self.scheme(scale, zero) else {
-            self.place(node);
-            return Ok(());
+            return self.place(node);
         };
         let fused = match self.fused(&node, x, to)? {
             Some(fused) => fused,
             // As it is, in uint8.
             None => {
                 let tensor = Tensor::scalar(to.zero);
-                let zero = self.graph.add_constant(format!("{}.zero", node.name), tensor);
-                let scale = self.graph.add_constant(format!("{}.scale", node.name), Tensor::scalar(to.scale));
+                let zero = self.graph.add_constant(format!("{}.zero", node.name), tensor)?;
+                let scale = self.graph.add_constant(format!("{}.scale", node.name), Tensor::scalar(to.scale))?;
                 (Quantize { axis: 0, to: DType::U8 }.into(), vec![x, scale, zero])
             }
         };
@@ -263,7 +259,7 @@ impl QuantizePass<'_> {
         if by.min > by.max {
             return Ok(None);
         }
-        let Some(root) = self.inner(x).cloned() else { return Ok(None) };
+        let Some(root) = self.inner(x).map(Node::copy).transpose()? else { return Ok(None) };
         let shape = self.graph.fact(x).shape.clone();
         match &root.op {
             Op::Binary(binary) => {
@@ -284,7 +280,7 @@ impl QuantizePass<'_> {
         let mut chain = Vec::new();
         let mut at = x;
         while let Some((inner, step)) = self.inner(at).and_then(|node| self.step(node)) {
-            chain.push(step);
+            reserve::push(&mut chain, step)?;
             at = inner;
         }
         let Some(source) = self.dequantized(at)? else { return Ok(None) };
@@ -293,8 +289,8 @@ impl QuantizePass<'_> {
             return Ok(Some((Reshape { shape }.into(), vec![source.bytes])));
         }
         let scheme = source.scheme;
-        let numbers: Vec<f32> =
-            (0..=255u8).map(|b| f32::from(i16::from(b) - i16::from(scheme.zero)) * scheme.scale).collect();
+        let number = |byte: u8| f32::from(i16::from(byte) - i16::from(scheme.zero)) * scheme.scale;
+        let numbers = reserve::list((0..=255).map(number))?;
         let mut values = Tensor::from_slice(&[256], &numbers).map_err(|e| e.at(&node.name))?;
         for (op, operands, position) in chain.iter().rev() {
             let mut inputs: Vec<&Tensor> = operands.iter().collect();
@@ -402,8 +398,7 @@ impl QuantizePass<'_> {
     /// Operators that only move elements can move quantized ones; dequantizing comes after them.
     fn rewrite_movement(&mut self, node: Node) -> Result<()> {
         let (Some((&x, rest)), [y]) = (node.inputs.split_first(), node.outputs.as_slice()) else {
-            self.place(node);
-            return Ok(());
+            return self.place(node);
         };
         let (fact, shape) = (self.graph.fact(x).clone(), self.graph.fact(*y).shape.clone());
         let axes = node.op.axes(&self.graph.facts(&node.inputs));
@@ -437,8 +432,7 @@ impl QuantizePass<'_> {
                 let moved = self.graph.constant(scheme[0]).is_none() && self.scheme(scheme[1], scheme[2]).is_some();
                 let is_byte = matches!(self.graph.fact(scheme[0]).dtype, DType::U8 | DType::I8);
                 if !moved || !is_byte {
-                    self.place(node);
-                    return Ok(());
+                    return self.place(node);
                 }
                 let (bytes, dtype) = (self.unsigned(scheme[0])?, self.graph.fact(scheme[0]).dtype);
                 let mut bytes = self.add(format!("{}.bytes", node.name), op, &inputs(bytes))?;
@@ -446,24 +440,20 @@ impl QuantizePass<'_> {
                     bytes = self.add(format!("{}.shape", node.name), Reshape { shape: shape.clone() }, &[bytes])?;
                 }
                 if dtype == DType::I8 {
-                    let signed = self.graph.add_value(&node.name, Fact::new(dtype, shape), None);
-                    self.twins.insert(signed, bytes);
+                    let signed = self.graph.add_value(&node.name, Fact::new(dtype, shape), None)?;
+                    reserve::insert(&mut self.twins, signed, bytes)?;
                     self.place(Node {
                         name: format!("{}.signed", node.name),
                         op: LookUp::flip(dtype).into(),
                         inputs: vec![bytes],
                         outputs: vec![signed],
                         blocks: Vec::new(),
-                    });
+                    })?;
                     bytes = signed;
                 }
-                self.place(Node { op: dequantize, inputs: vec![bytes, scheme[1], scheme[2]], ..node });
-                Ok(())
+                self.place(Node { op: dequantize, inputs: vec![bytes, scheme[1], scheme[2]], ..node })
             }
-            _ => {
-                self.place(node);
-                Ok(())
-            }
+            _ => self.place(node),
         }
     }
 }

@@ -44,8 +44,7 @@ impl QuantizePass<'_> {
                 return self.place_unsigned(&node.name, (op, inputs), node.outputs[0]);
             }
         }
-        self.place(node);
-        Ok(())
+        self.place(node)
     }
 
     /// The product that ends in `root`, perhaps with a bias added and reshaped, in 8 bits.
@@ -156,7 +155,7 @@ impl QuantizePass<'_> {
         let at = |e: crate::OpError| e.at(name);
         let (scales, result) = match to {
             Some((by, to)) => {
-                let scales = reserve::list(units.iter().map(|unit| unit / to.scale)).map_err(at)?;
+                let scales = reserve::list(units.iter().map(|unit| unit / to.scale))?;
                 (scales, QResult::Bytes { by, table: None })
             }
             None => (units, QResult::Floats),
@@ -166,9 +165,9 @@ impl QuantizePass<'_> {
         let scales = Tensor::from_slice(&count, &scales).map_err(at)?;
         let inputs = vec![
             source.bytes,
-            self.graph.add_constant(format!("{name}.weights"), weights),
-            self.graph.add_constant(format!("{name}.bias"), bias),
-            self.graph.add_constant(format!("{name}.scales"), scales),
+            self.graph.add_constant(format!("{name}.weights"), weights)?,
+            self.graph.add_constant(format!("{name}.bias"), bias)?,
+            self.graph.add_constant(format!("{name}.scales"), scales)?,
         ];
         Ok((QConv { conv, zero: source.scheme.zero, result }.into(), inputs))
     }

@@ -67,7 +67,7 @@ fn a_setting_switches_branches_between_runs_and_only_the_one_taken_runs() {
             if depth != 3 {
                 session.set("depth", depth).unwrap();
             }
-            session.start_profile();
+            session.start_profile().unwrap();
             assert_eq!(run(&mut session, &[2.0, -2.0]), want);
             assert_eq!(runs(&session), counts);
         }

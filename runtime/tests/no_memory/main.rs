@@ -1,18 +1,21 @@
 //! Memory that runs out while a model is loaded, packaged and given a session: an error each time, never the end of the
 //! process.
 //!
-//! The allocator of this test can refuse any allocation of at least [`LARGE`] bytes. Every model is loaded once to
-//! count these allocations, and then twice for each of them: with that one refused, and with all later ones refused too.
-//! An allocation without an error ends the process, and so the test.
+//! The allocator of this test can refuse any allocation of at least some bytes: [`LARGE`] for models of a few nodes with
+//! large tensors, [`SMALL`] for one of many small parts. Every model is loaded once to count these allocations, and then
+//! for each of them: with that one refused, and with all later ones refused too. An allocation without an error ends the
+//! process, and so the test.
 #![cfg(feature = "onnx")]
+
+mod lists;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex};
 
 use skipstone::graph::optimize;
 use skipstone::plan::Target;
@@ -24,8 +27,13 @@ use skipstone_onnx::write::{
     text, value,
 };
 
-/// Bytes of the smallest allocation that may be refused: larger than the lists that a model of a few nodes needs.
+/// Bytes of the smallest allocation that may be refused of models of a few nodes: larger than their lists.
 const LARGE: usize = 16 * 1024;
+/// The same of a model of some hundred nodes: larger than what a node of a few operands takes by itself.
+const SMALL: usize = 1024;
+
+/// Of a list that grows by doubling, and of a pass over many blocks, not every allocation has to be refused.
+const STEP: usize = 127;
 
 /// Codes of element types in a file.
 const UINT8: i64 = 2;
@@ -38,16 +46,19 @@ const INT4: i64 = 22;
 /// The system's allocator, which refuses large allocations on demand.
 struct Refusing;
 
-/// Large allocations so far.
+/// Bytes of the smallest allocation that is counted.
+static SMALLEST: AtomicUsize = AtomicUsize::new(LARGE);
+/// Such allocations so far.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-/// The first large allocation to refuse, and the first after it that is not refused.
+/// The first of them to refuse, and the first after it that is not refused.
 static FIRST: AtomicUsize = AtomicUsize::new(usize::MAX);
 static END: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 impl Refusing {
     /// Counts an allocation; returns whether to refuse it.
     fn refuses(size: usize) -> bool {
-        size >= LARGE && (FIRST.load(Relaxed)..END.load(Relaxed)).contains(&COUNT.fetch_add(1, Relaxed))
+        size >= SMALLEST.load(Relaxed)
+            && (FIRST.load(Relaxed)..END.load(Relaxed)).contains(&COUNT.fetch_add(1, Relaxed))
     }
 }
 
@@ -90,6 +101,7 @@ fn refusing<T>(which: Range<usize>, attempt: impl FnOnce() -> T) -> (T, usize) {
 #[test]
 fn no_allocation_of_loading_ends_the_process() {
     LazyLock::force(&INFO);
+    let _alone = ALONE.lock();
     let mut tried = 0;
     let mut names = HashSet::new();
     for (name, file) in files() {
@@ -112,6 +124,11 @@ fn no_allocation_of_loading_ends_the_process() {
 
 /// Opens a model again and again, with ever later allocations refused; returns how often that was tried.
 fn survives(name: &str, open: &dyn Fn() -> Result<Model>) -> usize {
+    survives_some(name, (0, 1), open)
+}
+
+/// Like [`survives`], from an allocation on one of `step` refused.
+fn survives_some(name: &str, (from, step): (usize, usize), open: &dyn Fn() -> Result<Model>) -> usize {
     let load = || {
         let model = open()?;
         let session = model.session()?;
@@ -120,8 +137,10 @@ fn survives(name: &str, open: &dyn Fn() -> Result<Model>) -> usize {
     let (loaded, count) = refusing(0..0, load);
     let (model, mut session) = loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
     let want = answers(&model, &mut session);
-    for first in 0..count {
+    let mut tried = 0;
+    for first in (from..count).step_by(step) {
         for (end, what) in [(first + 1, ""), (usize::MAX, "no memory")] {
+            tried += 1;
             match refusing(first..end, load).0 {
                 // What is not needed, such as a folded constant, may be left out.
                 Ok((model, mut session)) => close(&answers(&model, &mut session), &want, name),
@@ -132,8 +151,27 @@ fn survives(name: &str, open: &dyn Fn() -> Result<Model>) -> usize {
             }
         }
     }
-    2 * count
+    tried
 }
+
+/// Lists of nodes, values and steps are smaller than tensors; there are many of them.
+#[test]
+fn no_list_of_a_model_ends_the_process() {
+    LazyLock::force(&INFO);
+    let file = lists::file();
+    let _alone = ALONE.lock();
+    SMALLEST.store(SMALL, Relaxed);
+    let mut tried = 0;
+    for (at, (way, open)) in WAYS.iter().enumerate() {
+        tried += survives_some(&format!("lists, {way}"), (at, STEP), &|| open(&file));
+    }
+    SMALLEST.store(LARGE, Relaxed);
+    println!("{tried} failures");
+    assert!(tried > 50, "only {tried} allocations were refused");
+}
+
+/// The allocator is one for all tests.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The information in every package: a long text.
 static INFO: LazyLock<Info> = LazyLock::new(|| {
