@@ -189,7 +189,7 @@ class Maker:
             return operand.value.name
         name = self._name()
         at = self.random.random()
-        fixed = mode < 0.07 or at < (0.93 if operand.shaping else 0.35)
+        fixed = mode < 0.07 or at < (0.5 if operand.bounded else 0.93 if operand.shaping else 0.35)
         places = node.inputs if not fixed else node.initializers if self.random.random() < 0.7 else node.constants
         places[name] = np.asarray(operand.array)
         return name

@@ -2,6 +2,7 @@
 
 use skipstone_onnx::{Limits, decode};
 
+use super::by_value::{Found, by_value};
 use super::fallback;
 use super::import::{self, ImportOutcome, tensor::Files};
 use crate::error::{Error, Result};
@@ -25,7 +26,16 @@ impl Source for OnnxSource {
         let model = decode(&self.files.model, &self.limits).map_err(Error::from)?;
         match import::import(&model, &self.files, shapes)? {
             ImportOutcome::Graph(graph) => Ok(Lowered::Graph(graph)),
-            ImportOutcome::Dynamic(reason) => fallback::whole(&model, &self.files, shapes, reason),
+            ImportOutcome::Dynamic(reason) => {
+                let found = by_value(&model, &self.files, &self.limits, shapes, &reason);
+                match found {
+                    Some(Found { model, is_quick: true }) => Ok(model),
+                    found => {
+                        let whole = fallback::whole(&model, &self.files, shapes, reason);
+                        whole.or_else(|error| found.map(|found| found.model).ok_or(error))
+                    }
+                }
+            }
         }
     }
 }

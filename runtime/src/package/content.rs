@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
 
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
 use crate::error::{Error, OpError, PackageFault, Result};
-use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
+use crate::graph::{Block, Graph, MAX_DEPTH, Node, OutputLength, ValueId, Variable};
 use crate::info::{Info, PackedFor};
 use crate::operator::{Choice, Packing};
 use crate::ops::Op;
@@ -84,6 +85,10 @@ struct StoredPacking {
 /// of its initial value in the weights, and one plus the position of the output that replaces it; 0 if there is none.
 pub(super) type StoredVariables = Vec<(usize, usize)>;
 
+/// The section [`Kind::Lengths`](super::container::Kind::Lengths): what the last outputs are, the position of another
+/// output and its axis.
+pub(super) type StoredLengths = Vec<(usize, usize)>;
+
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredInfo<'a> {
@@ -142,19 +147,37 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     }
 }
 
-/// The section of weights while it is being written.
+/// The section of weights while it is being written. Graphs share what is equal in them; a reader checks that no graph
+/// lists bytes twice.
 #[derive(Default)]
-pub(super) struct WeightBytes(pub Vec<u8>);
+pub(super) struct WeightBytes {
+    pub bytes: Vec<u8>,
+    /// Offsets of the bytes of earlier graphs by hash and length, less those that this graph has used.
+    left: HashMap<(u128, usize), Vec<usize>>,
+    /// Those of all graphs, and of this one.
+    all: HashMap<(u128, usize), Vec<usize>>,
+}
 
 impl WeightBytes {
-    /// Appends bytes, and returns their offset.
+    /// Appends bytes, unless an earlier graph has equal ones, and returns their offset.
     fn add(&mut self, bytes: &[u8]) -> Result<usize> {
-        let offset = self.0.len().next_multiple_of(ALIGNMENT);
-        let more = offset - self.0.len() + bytes.len();
-        self.0.try_reserve(more).map_err(|_| OpError::no_memory(offset + bytes.len()).at("package"))?;
-        self.0.resize(offset, 0);
-        self.0.extend(bytes);
+        let key = (XxHash3_128::oneshot(bytes), bytes.len());
+        let equal = |&offset: &usize| self.bytes.get(offset..offset + bytes.len()) == Some(bytes);
+        if let Some(offset) = self.left.get_mut(&key).and_then(|left| left.pop_if(|offset| equal(offset))) {
+            return Ok(offset);
+        }
+        let offset = self.bytes.len().next_multiple_of(ALIGNMENT);
+        let more = offset - self.bytes.len() + bytes.len();
+        self.bytes.try_reserve(more).map_err(|_| OpError::no_memory(offset + bytes.len()).at("package"))?;
+        self.bytes.resize(offset, 0);
+        self.bytes.extend(bytes);
+        self.all.entry(key).or_default().push(offset);
         Ok(offset)
+    }
+
+    /// Begins another graph, which shares the bytes of those before it.
+    pub fn share(&mut self) {
+        self.left.clone_from(&self.all);
     }
 }
 
@@ -221,7 +244,12 @@ impl Content {
     ///
     /// # Errors
     /// `package.format` for an invalid graph; errors of a node's shape rule.
-    pub fn restore(self, weights: &Bytes, variables: &[(usize, usize)]) -> Result<(Graph, Vec<Option<Packing>>)> {
+    pub fn restore(
+        self,
+        weights: &Bytes,
+        variables: &[(usize, usize)],
+        lengths: &[(usize, usize)],
+    ) -> Result<(Graph, Vec<Option<Packing>>)> {
         let odd = |what: &str| refused(PackageFault::Format, what);
         let part = |offset: usize, len: usize| {
             let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
@@ -276,6 +304,7 @@ impl Content {
         if graph.variables.len() != variables.len() {
             return Err(odd("it has more variables than inputs"));
         }
+        graph.lengths = lengths.iter().map(|&(output, axis)| OutputLength { output, axis }).collect();
         let mut packings = Vec::with_capacity(self.nodes.len());
         let mut stored = self.nodes.into_iter();
         while stored.len() > 0 {

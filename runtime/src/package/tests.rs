@@ -262,7 +262,7 @@ fn packed_weights_must_be_aligned() {
     choices[1] = Some(steps[1].choice.clone());
     let packed_for = PackedFor::new(target.isa, target.memory, target.precision);
     let content = content::encode(&Content::store(&graph, Some(packed_for), &choices, &mut weights).unwrap()).unwrap();
-    let whole = Sections { graph: content, info: Sections::of(&host_package(None)).info, weights: weights.0 };
+    let whole = Sections { graph: content, info: Sections::of(&host_package(None)).info, weights: weights.bytes };
     assert_eq!(code(open(&whole.package())), "opened");
     let length = steps[1].choice.packed[0].len();
     let mut place = Vec::new();
@@ -280,11 +280,11 @@ fn weights_listed_twice_are_refused() {
     let mut weights = WeightBytes::default();
     let content = content::encode(&Content::store(&graph, None, &[], &mut weights).unwrap()).unwrap();
     let info = Sections::of(&host_package(None)).info;
-    let whole = Sections { graph: content, info, weights: weights.0 };
+    let whole = Sections { graph: content, info, weights: weights.bytes };
     assert_eq!(code(open(&whole.package())), "opened");
     let content: Content = content::decode(&whole.graph).unwrap();
     let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
-    assert!(content.restore(&short, &[]).is_err_and(|error| error.to_string().contains("listed twice")));
+    assert!(content.restore(&short, &[], &[]).is_err_and(|error| error.to_string().contains("listed twice")));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::flow::{Arm, Branch, Flow, Move, Repeat};
 use super::planner::Planner;
-use super::{Plan, Port, Step, Variable, memory};
+use super::{Plan, PlannedLength, Port, Step, Variable, memory};
 use crate::error::{Error, Result};
-use crate::graph::{Node, ValueId};
+use crate::graph::{Node, OutputLength, ValueId};
 use crate::operator::{Choice, Operands, Operator, Place};
 use crate::ops::control::{Loop, Slices};
 use crate::tensor::Tensor;
@@ -85,11 +85,18 @@ impl Planner<'_> {
             next: variable.next,
         });
         let variables = variables.collect();
-        let outputs = graph
+        let mut outputs = graph
             .outputs
             .iter()
             .map(|(name, id)| Ok(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? }))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let lengths = outputs.split_off(outputs.len().saturating_sub(graph.lengths.len()));
+        let lengths =
+            lengths.into_iter().zip(&graph.lengths).map(|(port, &OutputLength { output, axis })| match port.place {
+                Place::Input(_) => Err(Error::Internal("the length of an output is an input, unchecked".into())),
+                place => Ok(PlannedLength { output, axis, place }),
+            });
+        let lengths = lengths.collect::<Result<_>>()?;
         let mut steps = Vec::with_capacity(drafts.len());
         for (at, Draft { node, choice, scratch, flow }) in drafts.into_iter().enumerate() {
             let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
@@ -118,6 +125,7 @@ impl Planner<'_> {
             inputs,
             variables,
             outputs,
+            lengths,
             steps,
             constants: constants.tensors,
             arena_bytes: layout.bytes,

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::lengths::Lengths;
 use super::selected::Selections;
 use crate::error::{Error, OpError};
 use crate::graph::{Block, Graph, Node, ValueId};
@@ -55,6 +56,10 @@ pub(super) struct Build {
     settings: HashMap<ValueId, Rc<str>>,
     /// Values with positions that only a run selects.
     pub selections: Selections,
+    /// Whether the positions that NonZero finds are not selected among all, but moved together.
+    pub compact: bool,
+    /// Values with lengths that only a run knows.
+    pub lengths: Lengths,
     /// How many nodes share a name, so that each gets a unique one.
     names: HashMap<String, usize>,
     /// Total work of what has been computed so far, and its bytes.
@@ -65,6 +70,11 @@ pub(super) struct Build {
 }
 
 impl Build {
+    /// An empty graph, with the positions that NonZero finds moved together or selected among all.
+    pub fn new(compact: bool) -> Self {
+        Self { compact, ..Self::default() }
+    }
+
     /// An operator's error as the error of a node.
     pub fn at(&self, name: &str, error: OpError) -> Error {
         Error::Node { node: name.to_owned(), place: self.place.clone(), source: error }
@@ -134,16 +144,25 @@ impl Build {
         if inputs.iter().any(|&id| self.selections.is_selected(id)) {
             return self.add_selected(name, op, inputs);
         }
+        if inputs.iter().any(|&id| !self.lengths.of(id).is_empty()) {
+            return self.add_measured(name, op, inputs);
+        }
         let node = self.node(name, op, inputs)?;
         let outputs = node.outputs.clone();
         if self.fold(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))? {
             self.count_more(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
-        } else {
-            self.selections.refuse(inputs)?;
-            self.graph.nodes.push(node);
-            self.follow_settings(inputs, &outputs);
+            return Ok(outputs);
         }
+        self.selections.refuse(inputs)?;
+        self.follow_known(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
+        self.push(node, inputs, &outputs);
         Ok(outputs)
+    }
+
+    /// Adds a node to the graph.
+    pub(super) fn push(&mut self, node: Node, inputs: &[ValueId], outputs: &[ValueId]) {
+        self.graph.nodes.push(node);
+        self.follow_settings(inputs, outputs);
     }
 
     /// A node that is not yet in the graph.
@@ -168,8 +187,10 @@ impl Build {
     /// Adds a node that owns blocks.
     pub fn add_control(&mut self, name: &str, control: Control, inputs: &[ValueId], blocks: Vec<Block>) -> Imported {
         self.selections.refuse(inputs)?;
+        self.refuse_measured(name, inputs)?;
         for block in &blocks {
             self.selections.refuse(&block.results)?;
+            self.refuse_measured(name, &block.results)?;
         }
         let own = self.fresh(name);
         self.graph.add_control(own, control, inputs, blocks).map_err(|error| match error {

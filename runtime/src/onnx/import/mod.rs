@@ -16,7 +16,9 @@ mod determinant;
 mod elementwise;
 mod experts;
 mod index;
+mod lengths;
 mod loss;
+mod measured;
 mod ml;
 mod ngrams;
 mod nibbles;
@@ -54,15 +56,17 @@ use skipstone_onnx::{captures, is_standard, order};
 
 use self::build::{Build, Halt};
 use self::call::Call;
+use self::lengths::Measured;
 pub(super) use self::ml::class_names;
 use self::table::TypeOf;
 use self::tensor::Files;
 use self::variables::Declared;
 use super::fallback;
 use crate::error::{Error, Result, list};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, OutputLength, ValueId};
 use crate::info::Shapes;
 use crate::ops::cast::Cast;
+use crate::ops::trim::Trim;
 use crate::tensor::{DType, Fact, Shape};
 
 /// A graph, or the reason why there is none.
@@ -77,33 +81,44 @@ pub(super) enum ImportOutcome {
 /// # Errors
 /// An operator's error, with the node's name; operators that nothing supports.
 pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<ImportOutcome> {
-    import_named(model, files, shapes).map(|(outcome, _)| outcome)
+    import_named(model, files, shapes, &HashMap::new()).map(|(outcome, _)| outcome)
 }
 
-/// Like [`import`], with the values of the main graph by name.
+/// Like [`import`], with the values of the main graph by name; `values` are of inputs that become constants.
 pub(super) fn import_named(
     model: &Model<'_>,
     files: &Files,
     shapes: &Shapes,
+    values: &HashMap<String, crate::tensor::Tensor>,
 ) -> Result<(ImportOutcome, HashMap<String, ValueId>)> {
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
     let functions: HashMap<_, _> =
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
     unsupported::check(main, &functions)?;
-    let opsets = opsets(&model.opset_imports);
     let declared = Declared::read(model)?;
-    let mut importer = Importer {
+    let importer = |compact: bool| Importer {
         main,
-        functions,
+        functions: functions.clone(),
         files,
-        build: Build::default(),
+        build: Build::new(compact),
         scopes: Vec::new(),
         depth: 0,
         unrolling: 0,
         repeated: 0,
         repeated_bytes: 0,
     };
-    match importer.main(main, Rc::new(opsets), &declared, shapes) {
+    let opsets = Rc::new(opsets(&model.opset_imports));
+    let mut importers = [importer(false), importer(true)];
+    let [selecting, compacting] = &mut importers;
+    let mut imported = selecting.main(main, opsets.clone(), &declared, (shapes, values));
+    // Positions that NonZero finds can be selected among all only if nothing needs their number.
+    let again = matches!(imported, Err(Halt::Dynamic(_))) && selecting.build.selections.any();
+    if again {
+        imported = compacting.main(main, opsets, &declared, (shapes, values));
+    }
+    let [selecting, compacting] = importers;
+    let importer = if again { compacting } else { selecting };
+    match imported {
         Ok(()) => {
             let names = importer.scopes.into_iter().next().map(|scope| scope.names).unwrap_or_default();
             let values = names.into_iter().filter_map(|(name, binding)| match binding {
@@ -172,7 +187,7 @@ impl<'m> Importer<'m> {
         graph: &'m GraphProto<'m>,
         opsets: Rc<Opsets<'m>>,
         declared: &Declared<'_>,
-        shapes: &Shapes,
+        (shapes, values): (&Shapes, &HashMap<String, crate::tensor::Tensor>),
     ) -> Result<(), Halt> {
         self.scopes.push(Scope { names: HashMap::new(), isolated: true, attributes: Rc::default(), opsets });
         self.initializers(graph);
@@ -182,12 +197,19 @@ impl<'m> Importer<'m> {
         }
         for info in caller_inputs(graph).filter(|info| !declared.contains(info.name)) {
             self.input(info, input_fact(info, shapes)?)?;
+            if let Some(value) = values.get(info.name) {
+                let constant = self.build.graph.add_constant(info.name, value.clone());
+                self.define(info.name, constant);
+            }
         }
         self.variables(graph, declared, shapes)?;
         self.nodes(&graph.nodes)?;
         for info in &graph.outputs {
             let value = self.value(info.name)?;
             self.build.selections.refuse(&[value])?;
+            if declared.carries(info.name) {
+                self.build.refuse_measured(info.name, &[value])?;
+            }
             if !self.build.is_indices(value) {
                 self.build.readable(value, info.name)?;
             }
@@ -202,6 +224,30 @@ impl<'m> Importer<'m> {
             self.build.graph.outputs.push((info.name.to_owned(), given));
         }
         self.check_state()?;
+        self.lengths_of_outputs()
+    }
+
+    /// Moves the elements of outputs together whose lengths only the run knows, and adds these lengths to the outputs.
+    fn lengths_of_outputs(&mut self) -> Result<(), Halt> {
+        let mut lengths = Vec::new();
+        for index in 0..self.build.graph.outputs.len() {
+            let (name, id) = self.build.graph.outputs[index].clone();
+            let measured = self.build.lengths.of(id).to_vec();
+            let Some(last) = measured.last() else { continue };
+            let dims = &self.build.graph.fact(id).shape;
+            // In front of the first index only axes of length one may stand: then nothing has to be moved.
+            if measured.len() > 1 || dims[..last.axis].iter().any(|&dim| dim != 1) {
+                let axes = measured.iter().map(|of| of.axis).collect();
+                let inputs: Vec<ValueId> = std::iter::once(id).chain(measured.iter().map(|of| of.len)).collect();
+                self.build.graph.outputs[index].1 =
+                    self.build.add_raw(&format!("{name}.trimmed"), Trim { axes }, &inputs)?[0];
+            }
+            lengths.extend(measured.into_iter().map(|of| (index, of)));
+        }
+        for (output, Measured { axis, len }) in lengths {
+            self.build.graph.outputs.push((String::new(), len));
+            self.build.graph.lengths.push(OutputLength { output, axis });
+        }
         Ok(())
     }
 
@@ -286,6 +332,7 @@ impl<'m> Importer<'m> {
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         let opset = opsets.get(domain).copied().unwrap_or(1);
         self.build.selections.refuse_counts(node.op_type, &inputs)?;
+        lengths::refuse(&self.build, call::name(node), node.op_type, &inputs)?;
         if control::is_control_flow(domain, node.op_type) {
             return self.control(node, &inputs, opset);
         }
@@ -391,6 +438,7 @@ impl<'m> Importer<'m> {
         for (name, id) in node.inputs.iter().copied().zip(inputs).chain(captured) {
             let Some(mut id) = id else { continue };
             self.build.readable(id, call::name(node))?;
+            self.build.refuse_measured(call::name(node), &[id])?;
             if operands.iter().any(|(known, _)| *known == name) {
                 continue;
             }
