@@ -55,7 +55,7 @@ def compressed(g):
     shape = g.shape(g.between(1, 3), 10)
     axis = g.pick(None, g.between(-len(shape), len(shape) - 1))
     dim = int(np.prod(shape)) if axis is None else shape[axis]
-    condition = g.random.random(g.pick(dim, g.between(1, dim))) < g.pick(0.5, 0.5, 0.0, 1.0)
+    condition = g.random.random(g.pick(dim, g.between(1, dim + 2))) < g.pick(0.5, 0.5, 0.0, 1.0)
     return g.node("Compress", g.input(g.normal(*shape)), g.input(condition), axis=axis)
 
 

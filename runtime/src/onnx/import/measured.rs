@@ -66,7 +66,7 @@ pub(super) fn measured_range(cx: &mut Call<'_, '_>, dtype: DType) -> Imported {
     };
     let size = i128::from(step.unsigned_abs());
     let most = ((far + size - 1) / size).max(0);
-    let Some(most) = usize::try_from(most).ok().filter(|&most| most as i64 <= MAX_LENGTH) else {
+    let Some(most) = usize::try_from(most).ok().filter(|_| most <= i128::from(MAX_LENGTH)) else {
         return Err(cx.unmeasured("the number of elements"));
     };
     let [first, last] = [cx.element(0, 0, start)?, cx.element(1, 0, limit)?];

@@ -112,7 +112,7 @@ pub(super) fn import_named(
     let [selecting, compacting] = &mut importers;
     let mut imported = selecting.main(main, opsets.clone(), &declared, (shapes, values));
     // Positions that NonZero finds can be selected among all only if nothing needs their number.
-    let again = matches!(imported, Err(Halt::Dynamic(_))) && selecting.build.selections.any();
+    let again = imported.is_err() && selecting.build.selections.any();
     if again {
         imported = compacting.main(main, opsets, &declared, (shapes, values));
     }

@@ -29,9 +29,10 @@ pub(super) const OPERATORS: &[Entry] = &[
     standard(&["NonMaxSuppression"], non_max_suppression),
 ];
 
-/// The slices of an axis, or elements, for which a constant condition is true.
+/// The slices of an axis, or elements, for which a condition is true; what a condition has beyond the axis is not read, as
+/// in ONNX Runtime.
 fn compress(cx: &mut Call<'_, '_>) -> Imported {
-    let (mut x, condition) = (cx.input(0)?, cx.input(1)?);
+    let (mut x, mut condition) = (cx.input(0)?, cx.input(1)?);
     if !cx.has("axis") && cx.is_measured(x) {
         return Err(cx.dynamic("where the elements of an axis begin"));
     }
@@ -43,11 +44,15 @@ fn compress(cx: &mut Call<'_, '_>) -> Imported {
             0
         }
     };
+    if cx.dtype(condition) != DType::Bool || cx.rank(condition) != 1 {
+        return Err(cx.shape_error("a condition must be bools along one axis", &[x, condition]));
+    }
     if cx.constant_of(condition).is_none() || cx.length(x, axis).is_some() {
-        if cx.dtype(condition) != DType::Bool || cx.rank(condition) != 1 || cx.shape(condition)[0] > cx.shape(x)[axis] {
-            return Err(cx.shape_error("a condition must have one axis, no longer than the data's", &[x, condition]));
+        condition = cx.filled(condition, &[0], Rest::Number(0.0))?;
+        let dim = cx.shape(x)[axis];
+        if cx.shape(condition)[0] > dim {
+            condition = cx.add(Slice { axis: 0, start: 0, len: dim, step: 1 }, &[condition])?;
         }
-        let mut condition = cx.filled(condition, &[0], Rest::Number(0.0))?;
         if let Some(len) = cx.length(x, axis) {
             let inside = cx.below(condition, 0, len)?;
             condition = cx.binary(BinaryKind::And, condition, inside)?;
@@ -56,10 +61,8 @@ fn compress(cx: &mut Call<'_, '_>) -> Imported {
         return Ok(vec![cx.gathered(x, axis, kept, count)?]);
     }
     let Some(held) = cx.constant_of(condition) else { return Err(Halt::Foreign) };
-    if held.dtype() != DType::Bool || held.shape().rank() != 1 || held.bytes().len() > cx.shape(x)[axis] {
-        return Err(cx.shape_error("a condition must have one axis, no longer than the data's", &[x, condition]));
-    }
-    let kept = cx.list((0i64..).zip(held.bytes()).filter_map(|(at, &holds)| (holds != 0).then_some(at)))?;
+    let dim = cx.shape(x)[axis] as i64;
+    let kept = cx.list((0..dim).zip(held.bytes()).filter_map(|(at, &holds)| (holds != 0).then_some(at)))?;
     let kept = cx.elements(&[kept.len()], &kept)?;
     cx.add_all(Gather { axis }, &[x, kept])
 }
@@ -95,7 +98,8 @@ fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
     };
     let Some(values) = values else {
         let all: usize = dims.iter().product();
-        return if cx.build.compact || all == 0 { compact_positions(cx, x) } else { positions(cx, x) };
+        let compact = cx.build.compact || cx.is_measured(x) || all == 0;
+        return if compact { compact_positions(cx, x) } else { positions(cx, x) };
     };
     let found = cx.list((0..values.len()).filter(|&at| values[at] != 0.0))?;
     let mut behind = values.len();
