@@ -62,8 +62,8 @@ fn a_session_runs_the_plan_for_the_shapes_that_it_is_given() {
         }
         let error = session.run(&[x(2).view()]).unwrap_err();
         assert_eq!(error.code(), "input.shape");
-        for shape in ["3x64", "1x64", "17x64"].map(|shape| shape.replace('x', ",")) {
-            assert!(error.to_string().contains(&shape), "{error}");
+        for shape in ["3x64", "1x64", "17x64"] {
+            assert!(error.to_string().contains(shape), "{error}");
         }
         let asked = Options { shapes: shapes(17), ..Options::default() };
         assert_eq!(Model::from_bytes(&package, &asked).unwrap().inputs()[0].fact.shape.dims(), [17, COLUMNS]);

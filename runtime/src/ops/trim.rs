@@ -32,7 +32,11 @@ impl Trim {
     fn trim(&self, x: &Fact, bytes: &[u8], lens: &[usize], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
         let mut left: Dims = x.shape.iter().copied().collect();
         for (&axis, &len) in self.axes.iter().zip(lens) {
-            *left.get_mut(axis).filter(|dim| len <= **dim).ok_or(OpError::Operand(1 + axis))? = len;
+            let dim = left.get_mut(axis).ok_or(OpError::Operand(0))?;
+            if len > *dim {
+                return Err(OpError::Value(format!("a length is {len}, but the axis has {dim}")));
+            }
+            *dim = len;
         }
         // The last axis that is cut is the first of a row.
         let last = self.axes.last().copied().unwrap_or(0);

@@ -34,7 +34,7 @@ use crate::ops::select::Select;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most positions of a mask.
-const MAX_POSITIONS: usize = 1 << 20;
+pub(super) const MAX_POSITIONS: usize = 1 << 20;
 
 /// Operators that compute shapes from a number of positions.
 #[rustfmt::skip]

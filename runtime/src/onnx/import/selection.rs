@@ -6,7 +6,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::lengths::{Known, Rest};
 use super::measured::moved_axes;
-use super::selected::positions;
+use super::selected::{MAX_POSITIONS, positions};
 use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
@@ -98,7 +98,7 @@ fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
     };
     let Some(values) = values else {
         let all: usize = dims.iter().product();
-        let compact = cx.build.compact || cx.is_measured(x) || all == 0;
+        let compact = cx.build.compact || cx.is_measured(x) || all == 0 || all > MAX_POSITIONS;
         return if compact { compact_positions(cx, x) } else { positions(cx, x) };
     };
     let found = cx.list((0..values.len()).filter(|&at| values[at] != 0.0))?;
