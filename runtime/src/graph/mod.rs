@@ -301,7 +301,10 @@ impl Graph {
 
 impl Graph {
     /// Checks that every length is one of an axis of an output.
-    fn check_lengths(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Internal`], which a package's reader replaces by its own.
+    pub(crate) fn check_lengths(&self) -> Result<()> {
         let odd = |what: &str| Err(Error::Internal(format!("a length of an output {what}")));
         let Some(given) = self.outputs.len().checked_sub(self.lengths.len()) else { return odd("is missing") };
         let (outputs, lengths) = self.outputs.split_at(given);

@@ -305,6 +305,7 @@ impl Content {
             return Err(odd("it has more variables than inputs"));
         }
         graph.lengths = lengths.iter().map(|&(output, axis)| OutputLength { output, axis }).collect();
+        graph.check_lengths().map_err(|_| odd("its lengths are invalid"))?;
         let mut packings = Vec::with_capacity(self.nodes.len());
         let mut stored = self.nodes.into_iter();
         while stored.len() > 0 {

@@ -93,7 +93,10 @@ impl Planner<'_> {
         let lengths = outputs.split_off(outputs.len().saturating_sub(graph.lengths.len()));
         let lengths =
             lengths.into_iter().zip(&graph.lengths).map(|(port, &OutputLength { output, axis })| match port.place {
-                Place::Input(_) => Err(Error::Internal("the length of an output is an input, unchecked".into())),
+                Place::Input(_) => Err(Error::Unsupported {
+                    node: "graph".into(),
+                    reason: "the length of an output is an input, which nothing checks".into(),
+                }),
                 place => Ok(PlannedLength { output, axis, place }),
             });
         let lengths = lengths.collect::<Result<_>>()?;
