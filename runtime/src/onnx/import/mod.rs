@@ -366,6 +366,12 @@ impl<'m> Importer<'m> {
                 Err(Error::Unsupported { node: call::name(node).to_owned(), reason }.into())
             }
             Err(Halt::Foreign) => self.foreign(node, inputs, &opsets),
+            // The lengths of a run may fit where the largest ones do not.
+            Err(Halt::Error(error @ Error::Node { .. }))
+                if inputs.iter().flatten().any(|&id| !self.build.lengths.of(id).is_empty()) =>
+            {
+                Err(Halt::Dynamic(error.to_string()))
+            }
             Err(halt) => Err(halt),
         }
     }
