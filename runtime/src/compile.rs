@@ -2,6 +2,7 @@
 
 mod batch;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::info::{Info, PackedFor, Shapes};
 use crate::limits::Limits;
 use crate::model::{Model, unavailable};
 use crate::options::{Memory, Options, Precision};
-use crate::package::{Package, REMOVED, WARNING, write_tuned};
+use crate::package::{Package, REMOVED, StoredGraph, WARNING, write_tuned};
 use crate::plan::{Plan, Target, Tuning};
 use crate::tune::RandomInputs;
 
@@ -34,6 +35,8 @@ pub struct Recipe {
     pub tuning: Option<Arc<Tuning>>,
     /// Shapes of dynamic inputs, which are fixed in a package.
     pub shapes: Shapes,
+    /// Further shapes, for each of which the package holds a plan too; plans share weights.
+    pub further_shapes: Vec<Shapes>,
     /// Pairs added to the file's metadata, replacing those with the same name: labels, a model card.
     pub metadata: Vec<(String, String)>,
     /// Limits for the model.
@@ -52,7 +55,7 @@ const TRIAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, if a device could not run the
-/// model; `tuning.target` if the measurements are for another target than the recipe's; [`Error::IsaUnavailable`] in a
+/// model, or if its inputs, outputs or state are others for further shapes; `tuning.target` if the measurements are for another target than the recipe's; [`Error::IsaUnavailable`] in a
 /// build without the feature `foreign`, for another machine's instruction set.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
     let read = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;
@@ -76,23 +79,32 @@ fn package(
     key: Option<&SigningKey>,
 ) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
-    let mut graph = match source.lower(&recipe.shapes)? {
-        Lowered::Graph(graph) => graph,
-        Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),
-    };
-    drop(source);
-    let warning = graph::optimize(&mut graph)?;
     info.metadata.extend(recipe.metadata.iter().cloned());
-    info.metadata.extend(warning.map(|warning| (WARNING.to_owned(), warning)));
-    let removed: Vec<String> = graph.removed.iter().map(ToString::to_string).collect();
+    let mut graphs = Vec::new();
+    let mut removed: BTreeSet<String> = BTreeSet::new();
+    for shapes in std::iter::once(&recipe.shapes).chain(&recipe.further_shapes) {
+        let mut graph = match source.lower(shapes)? {
+            Lowered::Graph(graph) => graph,
+            Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),
+        };
+        let warning = graph::optimize(&mut graph)?;
+        info.metadata.extend(warning.map(|warning| (WARNING.to_owned(), warning)));
+        removed.extend(graph.removed.iter().map(ToString::to_string));
+        recipe.limits.check_graph(&graph)?;
+        graphs.push(graph);
+    }
+    drop(source);
+    let removed: Vec<String> = removed.into_iter().collect();
     info.metadata.extend((!removed.is_empty()).then(|| (REMOVED.to_owned(), removed.join("\n"))));
-    recipe.limits.check_graph(&graph)?;
-    if !info.assumed_batch.is_empty() && batch::is_independent(open, recipe, &info.assumed_batch)? {
+    if recipe.further_shapes.is_empty()
+        && !info.assumed_batch.is_empty()
+        && batch::is_independent(open, recipe, &info.assumed_batch)?
+    {
         info.metadata.insert(BATCH.to_owned(), info.assumed_batch.join("\n"));
     }
     let tuning = recipe.tuning.as_deref();
-    let package = write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)?;
-    drop(graph);
+    let package = write_tuned(&graphs, &info, target.map(|target| (target, tuning)), key)?;
+    drop(graphs);
     try_out(&package, &recipe.limits)?;
     Ok((package, info))
 }
@@ -107,20 +119,24 @@ fn try_out(package: &[u8], limits: &Limits) -> Result<()> {
     let packed_for = read.packed_for;
     if let Some(PackedFor { isa, memory, precision, .. }) = packed_for.filter(|packed| !packed.isa.is_available()) {
         let target = Target { isa, threads: 1, memory, precision };
-        return Plan::with(read.graph, target, &read.packings, None).map(|_| ());
+        let mut graphs = read.graphs.into_iter();
+        return graphs
+            .try_for_each(|StoredGraph { graph, packings }| Plan::with(graph, target, &packings, None).map(|_| ()));
     }
     drop(read);
     let isa = packed_for.map(|packed| packed.isa);
     let model = Model::from_bytes(package, &Options { isa, limits: limits.clone(), ..Options::default() })?;
-    let inputs = RandomInputs::new(model.inputs(), 0)?;
     let mut session = model.session()?;
     session.set_deadline(Some(TRIAL));
-    // On random values an operator may fail, and a loop with a condition may not end.
-    match session.run(&inputs.views()) {
-        Err(Error::Node { source: OpError::Value(_), .. } | Error::DeadlineExceeded { .. }) => Ok(()),
-        Err(Error::Invalid { fault: Fault::Model(ModelFault::Limit), .. }) => Ok(()),
-        tried => tried,
-    }
+    model.engines().try_for_each(|engine| {
+        let inputs = RandomInputs::new(engine.inputs(), 0)?;
+        // On random values an operator may fail, and a loop with a condition may not end.
+        match session.run(&inputs.views()) {
+            Err(Error::Node { source: OpError::Value(_), .. } | Error::DeadlineExceeded { .. }) => Ok(()),
+            Err(Error::Invalid { fault: Fault::Model(ModelFault::Limit), .. }) => Ok(()),
+            tried => tried,
+        }
+    })
 }
 
 /// The target to pack for, if for one instruction set: with as many threads as in the measurement.
@@ -136,3 +152,6 @@ fn target(recipe: &Recipe) -> Result<Option<Target>> {
     }
     Ok(target)
 }
+
+#[cfg(test)]
+mod tests;

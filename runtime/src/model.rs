@@ -17,15 +17,18 @@ use crate::graph::{Graph, Lowered, Source};
 use crate::info::{Info, PackageInfo, PackedFor, Shapes};
 use crate::operator::Packing;
 use crate::options::{Options, Tune};
-use crate::package::{self, Package};
+use crate::package::{self, Package, StoredGraph};
 use crate::plan::{Plan, Port, Program, Target, Variable};
 use crate::reserve;
 use crate::session::Session;
+use crate::tensor::Shape;
 use crate::tune::Tuner;
 
 /// A loaded model. `Send + Sync`: share it by `Arc` or reference between threads, and give each its own [`Session`].
 pub struct Model {
     engine: Engine,
+    /// Of a package for several shapes, those for the others.
+    others: Vec<Engine>,
     info: Info,
     options: Options,
     target: Target,
@@ -101,7 +104,7 @@ impl Model {
 
     fn from_package(bytes: &Bytes, options: &Options) -> Result<Self> {
         let (mut target, cores) = target(options)?;
-        let Package { graph, packings, packed_for, info, signer } = Package::read(bytes, options.signer.as_ref())?;
+        let Package { graphs, packed_for, info, signer } = Package::read(bytes, options.signer.as_ref())?;
         if let Some(packed_for) = packed_for {
             packed_for.check(requested_isa(options)?)?;
             let PackedFor { isa, memory, precision, .. } = packed_for;
@@ -110,12 +113,19 @@ impl Model {
         // For packed weights, the kernels are already chosen.
         let tune = if packed_for.is_some() { &Tune::Model } else { &options.tune };
         let mut tuner = Tuner::new(tune, target)?;
-        options.limits.check_graph(&graph)?;
-        tuner.tune(&graph, target, cores.as_ref())?;
-        let warning = info.metadata.get(package::WARNING).map(|text| reserve::text(text)).transpose()?;
-        let engine = native(graph, target, &packings, &tuner, warning, options)?;
+        let mut engines = reserve::empty(graphs.len())?;
+        for StoredGraph { graph, packings } in graphs {
+            options.limits.check_graph(&graph)?;
+            tuner.tune(&graph, target, cores.as_ref())?;
+            let warning = info.metadata.get(package::WARNING).map(|text| reserve::text(text)).transpose()?;
+            engines.push(native(graph, target, &packings, &tuner, warning, options)?);
+        }
+        // The shapes of the options choose the plan that the model describes; without any it is the first.
+        let asked = |engine: &Engine| engine.inputs().iter().all(|port| is_asked(port, &options.shapes));
+        let engine = engines.remove(engines.iter().position(asked).unwrap_or(0));
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
-        Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
+        let model = Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None);
+        Ok(Self { others: engines, ..model })
     }
 
     /// Plans a graph made in code.
@@ -161,22 +171,33 @@ impl Model {
     ) -> Self {
         let engines = BTreeMap::from([(options.shapes.clone(), engine.clone())]);
         let plans = Mutex::new(Plans { engines, tuner });
-        Self { engine, info, options: options.clone(), target, cores, source, plans }
+        Self { engine, others: Vec::new(), info, options: options.clone(), target, cores, source, plans }
     }
 
-    /// A session for the shapes of the options that the model was opened with.
+    /// A session for the shapes of the options that the model was opened with; of a package for several shapes, one for
+    /// all of them, which runs the plan for the shapes that it is given.
     ///
     /// # Errors
     /// A model with more inputs than a session takes.
     pub fn session(&self) -> Result<Session> {
-        Session::new(self.engine.clone(), self.threads(), self.cores.clone(), &self.options.limits)
+        self.session_of(self.engine.clone(), &self.others)
     }
 
-    /// A session for other shapes of the dynamic inputs; each set of shapes is planned once.
+    fn session_of(&self, engine: Engine, others: &[Engine]) -> Result<Session> {
+        let engines = std::iter::once(engine).chain(others.iter().cloned()).collect();
+        Session::new(engines, self.threads(), self.cores.clone(), &self.options.limits)
+    }
+
+    /// A session for other shapes of the dynamic inputs; each set of shapes is planned once. Of a package, for those that
+    /// it has a plan for.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a model without dynamic inputs; otherwise as for [`open`](Self::open).
+    /// [`Error::Unsupported`] for a model without dynamic inputs, or a package without such a plan; otherwise as for [`open`](Self::open).
     pub fn session_for(&self, shapes: &Shapes) -> Result<Session> {
+        let asked = |engine: &&Engine| engine.inputs().iter().all(|port| is_asked(port, shapes));
+        if let Some(engine) = self.others.iter().find(asked) {
+            return self.session_of(engine.clone(), &[]);
+        }
         let mut plans = self.plans();
         let engine = match (plans.engines.get(shapes), &self.source) {
             (Some(engine), _) => engine.clone(),
@@ -194,7 +215,7 @@ impl Model {
             }
         };
         drop(plans);
-        Session::new(engine, self.threads(), self.cores.clone(), &self.options.limits)
+        self.session_of(engine, &[])
     }
 
     fn plans(&self) -> MutexGuard<'_, Plans> {
@@ -220,6 +241,16 @@ impl Model {
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
         self.engine.plan()
+    }
+
+    /// The shapes of the inputs, in order, for each plan of the model: several only in a package for several shapes.
+    pub fn shapes(&self) -> impl Iterator<Item = Vec<&Shape>> {
+        self.engines().map(|engine| engine.inputs().iter().map(|port| &port.fact.shape).collect())
+    }
+
+    /// The engine for each set of shapes.
+    pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
+        std::iter::once(&self.engine).chain(&self.others)
     }
 
     /// Work of one run: multiply-adds, and elements read and written. If the fallback runs the whole model, as far as
@@ -292,6 +323,11 @@ impl Model {
     pub fn options(&self) -> &Options {
         &self.options
     }
+}
+
+/// Whether an input has the shape that is asked for, if any is.
+fn is_asked(port: &Port, shapes: &Shapes) -> bool {
+    shapes.get(&port.name).is_none_or(|dims| port.fact.shape.dims() == dims.as_slice())
 }
 
 /// Makes an engine from a lowered model.

@@ -34,6 +34,8 @@ class Operand:
     value: Value | None = None
     # Whether it decides the shape of the result, so that it is nearly always a constant.
     shaping: bool = False
+    # Whether the result has a largest shape whatever the operand is, so that it may as well be an input.
+    bounded: bool = False
 
 
 @dataclass
@@ -188,11 +190,11 @@ class Draw:
         self.operands[self.schema.inputs[0][0]] = [operand]
         return operand.array.shape
 
-    def put(self, name: str | int, array, shaping: bool = False) -> None:
+    def put(self, name: str | int, array, shaping: bool = False, bounded: bool = False) -> None:
         """An operand or, in versions where it is one, an attribute; nothing in versions that have neither."""
         name = self.schema.inputs[name][0] if isinstance(name, int) else name
         if self.schema.has_input(name):
-            self.operands[name] = [Operand(np.asarray(array), shaping=shaping)]
+            self.operands[name] = [Operand(np.asarray(array), shaping=shaping, bounded=bounded)]
         elif name in self.schema.attributes:
             self.attributes[name] = as_attribute(self.schema.attributes[name], array)
 

@@ -372,6 +372,6 @@ def non_max_suppression(d: Draw):
     d.put("scores", scores.astype(np.float32))
     d.set(center_point_box=1 if center else d.pick(None, 0))
     if d.chance(0.8):
-        d.put("max_output_boxes_per_class", np.array([d.between(0, boxes)], np.int64), shaping=True)
+        d.put("max_output_boxes_per_class", np.array([d.between(0, boxes)], np.int64), bounded=True)
     d.maybe("iou_threshold", lambda: np.array([d.pick(0.1, 0.5, 0.9)], np.float32))
     d.maybe("score_threshold", lambda: np.array([d.pick(0.0, 0.2)], np.float32))

@@ -115,15 +115,15 @@ def slice_(d: Draw):
     edges = np.array([[edge(shape[axis]) for axis in axes] for _ in range(2)], np.int64)
     dtype = d.pick(*INDICES) if d.opset >= 10 else np.int64
     edges = np.clip(edges, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
-    d.put("starts", edges[0], shaping=True)
-    d.put("ends", edges[1], shaping=True)
+    d.put("starts", edges[0], bounded=True)
+    d.put("ends", edges[1], bounded=True)
     if not by_default:
         d.put("axes", np.array(axes, dtype), shaping=True)
     if d.opset >= 10 and d.chance(0.6) and d.schema.has_input("steps"):
         steps = np.array([d.pick(1, 1, 2, 3, -1, -2) for _ in axes], dtype)
         # ONNX Runtime takes the largest end for the end of the way in either direction.
         d.need(not any(step < 0 and end >= 2**31 - 1 for step, end in zip(steps, edges[1])))
-        d.put("steps", steps, shaping=True)
+        d.put("steps", steps, bounded=True)
 
 
 @recipe("Expand", moves=True)

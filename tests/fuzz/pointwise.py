@@ -272,7 +272,7 @@ def top_k(d: Draw):
     if axis != -1:
         d.set(axis=axis)
     count = d.between(0 if d.chance(0.1) else 1, shape[axis])
-    d.put("k" if "k" in d.schema.attributes else 1, np.array([count], np.int64), shaping=True)
+    d.put("k" if "k" in d.schema.attributes else 1, np.array([count], np.int64), bounded=True)
     d.outputs = 2
 
 
@@ -295,7 +295,7 @@ def compress(d: Draw):
     axis = d.axis(len(shape), d.opset >= 11) if d.chance(0.7) else None
     d.set(axis=axis)
     most = int(np.prod(shape)) if axis is None else shape[axis]
-    d.put("condition", d.values((d.between(1, max(1, most)),), bool), shaping=True)
+    d.put("condition", d.values((d.between(1, max(1, most)),), bool), bounded=True)
 
 
 @recipe("Einsum")

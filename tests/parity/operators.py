@@ -24,6 +24,7 @@ from parity import (  # noqa: F401
     guards,
     integers,
     layer_families,
+    lengths,
     masks,
     mended,
     pruned,

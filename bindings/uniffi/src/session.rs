@@ -3,8 +3,8 @@
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
-use skipstone::TensorView;
 use skipstone::classify::FrameInput;
+use skipstone::{Error, TensorView};
 
 use crate::address;
 use crate::error::{Result, SkipstoneError, guarded};
@@ -49,10 +49,19 @@ impl Session {
     /// A session of `model`.
     ///
     /// # Errors
-    /// `Unsupported` for a model with more inputs than a session takes.
+    /// `Unsupported` for a model with more inputs than a session takes, or with an output whose shape is only known after
+    /// a run: callers lend memory for outputs of the model's shapes.
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
         guarded(|| {
+            let runtime = model.runtime();
+            let measured = |index: &usize| runtime.plan().is_some_and(|plan| plan.is_measured(*index));
+            if let Some(index) = (0..runtime.outputs().len()).find(measured) {
+                let name = runtime.outputs().get(index).map_or("", |port| port.name.as_str());
+                let reason =
+                    format!("the shape of output '{name}' is only known after a run, which apps do not support");
+                return Err(Error::Unsupported { node: name.to_owned(), reason }.into());
+            }
             let live = Live::new(Running { session: model.runtime().session()?, frames: BTreeMap::new() });
             Ok(Arc::new(Self { live, model }))
         })

@@ -1,5 +1,6 @@
 //! `skipstone compile`: converts an ONNX file to a package for devices.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use skipstone::classify::{Classifier, Labels, Settings};
-use skipstone::{Error, Fault, Isa, ModelFault, Options, Recipe, Tuning, compile, compile_bytes};
+use skipstone::{Error, Fault, Isa, ModelFault, Options, Recipe, Shapes, Tuning, compile, compile_bytes};
 
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, open, parse_shape, parse_tuning};
 use crate::failure::Failure;
@@ -28,6 +29,8 @@ instruction set holds weights packed for its kernels, so opening it packs nothin
 `host` is this machine's, `neon` that of every 64-bit phone.
 For an image classifier, the command prints the normalization and the kind of scores, and where each was specified;
 the image options are stored in the package.
+If inputs are given several shapes, the first of each input belong together, the second, and so on; an input with one
+shape has it in all of them.
 A model with operators that only run on the desktop is refused, with their names. `-` is standard input for MODEL, and
 standard output for --output; the report then goes to stderr.
 
@@ -38,6 +41,7 @@ Make keys for --sign with openssl; the app checks packages with the public key:
 Examples:
   skipstone compile model.onnx -o model.skip --target neon
   skipstone compile model.onnx -o model.skip --target generic --labels labels.txt --sign key.pem
+  skipstone compile text.onnx -o text.skip --shape ids=1x16 --shape ids=1x64 --shape ids=1x256
   skipstone classify model.skip photos/")]
 pub struct Compile {
     /// The model, an .onnx file; - is standard input
@@ -64,7 +68,7 @@ pub struct Compile {
     #[arg(long, value_name = "FILE.tune", value_parser = parse_tuning)]
     tuning: Option<Arc<Tuning>>,
 
-    /// Shape of a dynamic input; give it once for each such input
+    /// Shape of a dynamic input; several for one input give a package with a plan for each, which share weights
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape)]
     shapes: Vec<(String, Vec<usize>)>,
 
@@ -130,16 +134,18 @@ impl Compile {
                           it is opened";
             return Err(Failure::Usage(format!("{reason}: give a --target")));
         }
+        let mut shapes = shape_sets(&self.shapes).map_err(Failure::Usage)?.into_iter();
         let recipe = Recipe {
             isa: self.target,
             memory: self.memory.into(),
             precision: self.precision.into(),
             tuning: self.tuning.clone(),
-            shapes: self.shapes.iter().cloned().collect(),
+            shapes: shapes.next().unwrap_or_default(),
+            further_shapes: shapes.collect(),
             metadata: self.metadata()?,
             limits: limits(&self.limits),
         };
-        let classifier = self.classifier()?;
+        let classifier = self.classifier(&recipe.shapes)?;
         let key = self.sign.as_deref().map(read_key).transpose()?;
         let (package, info) = if files::is_stream(&self.model) {
             compile_bytes(&files::read(&self.model)?, &recipe, key.as_ref())?
@@ -155,15 +161,19 @@ impl Compile {
         let target = self.target.map_or("any instruction set", Isa::name);
         let signed = if key.is_some() { ", signed" } else { "" };
         let size = bytes(package.len() as u64);
-        print(&format!("{}: {size}, for {target}{signed}\n{classifier}", self.output.display()))
+        let plans = match recipe.further_shapes.len() {
+            0 => String::new(),
+            further => format!(", {} sets of shapes", further + 1),
+        };
+        print(&format!("{}: {size}, for {target}{plans}{signed}\n{classifier}", self.output.display()))
     }
 
     /// A summary of how a classifier will use the package; empty if the model is not an image classifier.
     ///
     /// # Errors
     /// Image options that do not fit the model are refused here, not when an app opens the package.
-    fn classifier(&self) -> Result<String, Failure> {
-        let options = Options { shapes: self.shapes.iter().cloned().collect(), ..Options::default() };
+    fn classifier(&self, shapes: &Shapes) -> Result<String, Failure> {
+        let options = Options { shapes: shapes.clone(), ..Options::default() };
         let model = open(&self.model, &options)?;
         let settings = Settings { threshold: self.threshold.clone(), ..self.image.settings() };
         match Classifier::new(&model, &settings, self.image.labels()?) {
@@ -215,8 +225,50 @@ impl Compile {
     }
 }
 
+/// The shapes of all inputs, together: the first that each input is given, the second, and so on.
+fn shape_sets(given: &[(String, Vec<usize>)]) -> Result<Vec<Shapes>, String> {
+    let mut lists: BTreeMap<&str, Vec<&Vec<usize>>> = BTreeMap::new();
+    for (name, shape) in given {
+        lists.entry(name).or_default().push(shape);
+    }
+    let count = lists.values().map(Vec::len).max().unwrap_or(1);
+    if let Some((name, list)) = lists.iter().find(|(_, list)| ![1, count].contains(&list.len())) {
+        let got = list.len();
+        return Err(format!(
+            "--shape {name} is given {got} times, another input {count} times: give each once or as often"
+        ));
+    }
+    let set = |at: usize| -> Shapes {
+        lists.iter().map(|(name, list)| ((*name).to_owned(), list[at.min(list.len() - 1)].clone())).collect()
+    };
+    Ok((0..count).map(set).collect())
+}
+
 fn read_key(path: &Path) -> Result<SigningKey, Failure> {
     let text = files::read_text(path)?;
     SigningKey::from_pkcs8_pem(&text)
         .map_err(|error| Failure::new("key", format!("{}: not an Ed25519 private key in PEM: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_belong_together_in_their_order() {
+        let given = |list: &[(&str, &[usize])]| {
+            let list: Vec<(String, Vec<usize>)> =
+                list.iter().map(|(name, dims)| ((*name).to_owned(), dims.to_vec())).collect();
+            shape_sets(&list)
+        };
+        let set =
+            |list: &[(&str, &[usize])]| list.iter().map(|(name, dims)| ((*name).to_owned(), dims.to_vec())).collect();
+        assert_eq!(given(&[]), Ok(vec![Shapes::new()]));
+        assert_eq!(given(&[("a", &[1, 3])]), Ok(vec![set(&[("a", &[1, 3])])]));
+        assert_eq!(
+            given(&[("a", &[1]), ("b", &[9]), ("a", &[2]), ("c", &[5]), ("b", &[8])]),
+            Ok(vec![set(&[("a", &[1]), ("b", &[9]), ("c", &[5])]), set(&[("a", &[2]), ("b", &[8]), ("c", &[5])])])
+        );
+        assert!(given(&[("a", &[1]), ("a", &[2]), ("a", &[3]), ("b", &[1]), ("b", &[2])]).is_err());
+    }
 }

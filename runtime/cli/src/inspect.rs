@@ -61,6 +61,9 @@ struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     state: Vec<VariableReport>,
     outputs: Vec<PortReport>,
+    /// The shapes of the inputs for each plan of a package for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shapes: Option<Vec<Vec<String>>>,
     /// Absent if the model is not an image classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     classifier: Option<ClassifierReport>,
@@ -100,6 +103,9 @@ struct PortReport {
     name: String,
     dtype: &'static str,
     shape: Vec<usize>,
+    /// The axes along which an output has at most so many elements: how many is known after a run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    at_most: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -216,7 +222,8 @@ impl Report {
             assumed_batch: model.info().assumed_batch.clone(),
             settings: VariableReport::list(model, held, false),
             state: VariableReport::list(model, held, true),
-            outputs: model.outputs().iter().map(PortReport::new).collect(),
+            outputs: (0..model.outputs().len()).map(|index| PortReport::output(model, index)).collect(),
+            shapes: shapes(model),
             classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
             macs: model.plan().map(Plan::macs),
@@ -277,9 +284,26 @@ impl ClassifierReport {
     }
 }
 
+/// The shapes of the inputs for each plan of a package, if there are several.
+fn shapes(model: &Model) -> Option<Vec<Vec<String>>> {
+    let sets = model.shapes().map(|set| set.iter().map(ToString::to_string).collect());
+    Some(sets.collect::<Vec<_>>()).filter(|sets| sets.len() > 1)
+}
+
 impl PortReport {
     fn new(port: &Port) -> Self {
-        Self { name: port.name.clone(), dtype: port.fact.dtype.name(), shape: port.fact.shape.dims().to_vec() }
+        Self {
+            name: port.name.clone(),
+            dtype: port.fact.dtype.name(),
+            shape: port.fact.shape.dims().to_vec(),
+            at_most: Vec::new(),
+        }
+    }
+
+    fn output(model: &Model, index: usize) -> Self {
+        let lengths = model.plan().map_or(&[][..], |plan| &plan.lengths);
+        let at_most = lengths.iter().filter(|length| length.output == index).map(|length| length.axis).collect();
+        Self { at_most, ..Self::new(&model.outputs()[index]) }
     }
 }
 
@@ -337,7 +361,10 @@ fn text(report: &Report, model: &Model) -> String {
             row(kind, &held.port, value.into_iter().chain(from).collect::<Vec<_>>().join(", "));
         }
     }
-    model.outputs().iter().for_each(|port| row("output", port, String::new()));
+    for (port, PortReport { at_most, .. }) in model.outputs().iter().zip(&report.outputs) {
+        let axes = at_most.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        row("output", port, if axes.is_empty() { axes } else { format!("at most, along axis {axes}") });
+    }
     text += &ports.render("");
     text.push('\n');
 
@@ -355,6 +382,13 @@ fn text(report: &Report, model: &Model) -> String {
         fact("image", String::new(), it.image.clone());
         fact("normalization", String::new(), it.normalization.clone());
         fact("scores", String::new(), it.scores.clone());
+    }
+    if let Some(shapes) = &report.shapes {
+        fact(
+            "shapes",
+            count(shapes.len() as u64),
+            shapes.iter().map(|set| set.join(" ")).collect::<Vec<_>>().join(", "),
+        );
     }
     fact("parameters", count(report.parameters), String::new());
     fact("weights in the file", bytes(memory.weights_bytes), String::new());

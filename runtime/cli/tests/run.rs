@@ -57,6 +57,56 @@ fn an_open_batch_is_one_by_default() {
 }
 
 #[test]
+fn a_package_for_several_shapes_takes_any_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (package, out) = (path(&directory.path().join("sums.skip")), directory.path().join("out"));
+    let compile = |shapes: &[&str]| {
+        let shapes = shapes.iter().flat_map(|shape| ["--shape", shape]);
+        let arguments = ["compile", &model("sums.onnx"), "-o", &package].map(str::to_owned);
+        skipstone(arguments.into_iter().chain(shapes.map(str::to_owned)))
+    };
+    assert_eq!(compile(&["a=2x3", "a=1x6", "b=2x3", "b=1x6", "b=3x2"]).status, 2);
+    let said = compile(&["a=2x3", "b=2x3", "a=1x6", "b=1x6"]).success();
+    assert!(said.contains("2 sets of shapes"), "{said}");
+    let json = skipstone(["inspect", &package, "--json"]).json();
+    assert_eq!(json["shapes"].as_array().unwrap().len(), 2, "{json:?}");
+    assert!(skipstone(["inspect", &package]).success().contains("2x3 2x3, 1x6 1x6"));
+    for (shape, header) in [("(2, 3)", "(2, 3,)"), ("(1, 6)", "(1, 6,)")] {
+        let [a, b] = [("a", A), ("b", B)].map(|(name, held)| {
+            format!("{name}={}", path(&npy(directory.path(), &format!("{name}.npy"), shape, &held)))
+        });
+        skipstone(["run", &package, "--input", &a, "--input", &b, "--output-dir", &path(&out)]).success();
+        let (got, sums) = read_npy(&out.join("out_sum-2.npy"));
+        assert!(got.contains(header), "{got}");
+        assert_eq!(sums, A.iter().zip(B).map(|(a, b)| a + b).collect::<Vec<f32>>());
+    }
+    let other = format!("a={}", path(&npy(directory.path(), "a.npy", "(3, 2)", &A)));
+    let b = format!("b={}", path(&npy(directory.path(), "b.npy", "(3, 2)", &B)));
+    skipstone(["run", &package, "--input", &other, "--input", &b, "--output-dir", &path(&out)]).fault("input.shape");
+}
+
+#[test]
+fn an_output_has_as_many_elements_as_there_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let [file, package] = ["positive.onnx", "positive.skip"].map(|name| path(&directory.path().join(name)));
+    let nodes =
+        [write::node("Greater", &["x", "zero"], &["mask"], &[]), write::node("Compress", &["x", "mask"], &["y"], &[])];
+    let (zero, x) = (write::f32s("zero", &[], &[0.0]), write::value("x", 1, &[6]));
+    std::fs::write(&file, write::model(&write::graph(&nodes, &[zero], &[x], &[write::named("y")]))).unwrap();
+    skipstone(["compile", &file, "-o", &package]).success();
+    let said = skipstone(["inspect", &package]).success();
+    assert!(said.contains("at most, along axis 0"), "{said}");
+    let given = format!("x={}", path(&npy(directory.path(), "x.npy", "(6,)", &A)));
+    for model in [file, package] {
+        let out = directory.path().join("out");
+        skipstone(["run", &model, "--input", &given, "--output-dir", &path(&out)]).success();
+        let (header, got) = read_npy(&out.join("y.npy"));
+        assert!(header.contains("(3,)"), "{header}");
+        assert_eq!(got, [1.0, 3.5, 1e10]);
+    }
+}
+
+#[test]
 fn wrong_inputs_are_faults() {
     let directory = tempfile::tempdir().unwrap();
     let a = path(&npy(directory.path(), "a.npy", "(2, 3)", &A));

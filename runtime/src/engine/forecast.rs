@@ -57,7 +57,8 @@ pub(crate) fn add_forecasts(graph: &mut Graph, packings: &mut Vec<Option<Packing
         }
         let mut copied = HashMap::from([(late, early)]);
         for &at in &router.nodes {
-            let (Some(node), Some(packing)) = (graph.nodes.get(at).cloned(), packings.get(at)) else { break };
+            let (Some(node), Some(packing)) = (graph.nodes.get(at), packings.get(at)) else { break };
+            let Ok(node) = node.copy() else { break };
             let inputs: Vec<ValueId> = node.inputs.iter().map(|id| copied.get(id).copied().unwrap_or(*id)).collect();
             let Ok(copy) = graph.make_node(format!("{}.ahead", node.name), node.op.clone(), &inputs) else { break };
             if let Some(output) = node.outputs.iter().position(|id| *id == router.numbers) {

@@ -28,7 +28,7 @@ use crate::error::{Error, Result, list};
 use crate::operator::Operator;
 use crate::ops::Op;
 use crate::reserve;
-use crate::tensor::{Fact, Tensor};
+use crate::tensor::{DType, Fact, Tensor};
 
 /// Index of a value in [`Graph::values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,7 +89,17 @@ pub struct Variable {
     pub next: Option<usize>,
 }
 
-/// A model with every shape known.
+/// A length of an output that only a run knows: the output is planned with the largest one, and the elements that it has
+/// are the first ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputLength {
+    /// Position of the output.
+    pub output: usize,
+    /// Its axis.
+    pub axis: usize,
+}
+
+/// A model with every shape known, or the largest one.
 #[derive(Debug, Default)]
 pub struct Graph {
     values: Vec<Value>,
@@ -100,7 +110,10 @@ pub struct Graph {
     /// The variables, which are the last of the inputs.
     pub variables: Vec<Variable>,
     /// Values returned to the caller, with the names of the model's outputs.
+    /// Behind them are the lengths, without names.
     pub outputs: Vec<(String, ValueId)>,
+    /// What the last of the outputs are: lengths of the others, i64 of rank 0.
+    pub lengths: Vec<OutputLength>,
     /// Channels that passes removed from weights.
     pub removed: Vec<Removed>,
     /// The saved contents of these fields while a block is built or rewritten in their place.
@@ -277,6 +290,7 @@ impl Graph {
             inputs: reserve::list(self.inputs.iter().copied())?,
             variables: reserve::list(self.variables.iter().cloned())?,
             outputs: reserve::list(self.outputs.iter().cloned())?,
+            lengths: reserve::list(self.lengths.iter().copied())?,
             removed: reserve::list(self.removed.iter().cloned())?,
             outer: reserve::results(outer)?,
         })
@@ -324,6 +338,7 @@ impl Graph {
         }
         check.nodes(&self.nodes)?;
         self.check_variables()?;
+        self.check_lengths()?;
         match self.outputs.iter().find(|(_, id)| !check.is_known(*id)) {
             Some((name, _)) => Err(Error::Internal(format!("nothing writes the output '{name}'"))),
             None => Ok(()),
@@ -332,6 +347,26 @@ impl Graph {
 }
 
 impl Graph {
+    /// Checks that every length is one of an axis of an output.
+    ///
+    /// # Errors
+    /// [`Error::Internal`], which a package's reader replaces by its own.
+    pub(crate) fn check_lengths(&self) -> Result<()> {
+        let odd = |what: &str| Err(Error::Internal(format!("a length of an output {what}")));
+        let Some(given) = self.outputs.len().checked_sub(self.lengths.len()) else { return odd("is missing") };
+        let (outputs, lengths) = self.outputs.split_at(given);
+        for ((_, id), OutputLength { output, axis }) in lengths.iter().zip(&self.lengths) {
+            let Some((_, of)) = outputs.get(*output) else { return odd("belongs to none") };
+            let (Some(of), Some(len)) = (self.values.get(of.0), self.values.get(id.0)) else {
+                return odd("does not exist");
+            };
+            if *axis >= of.fact.shape.rank() || len.fact.shape.rank() != 0 || len.fact.dtype != DType::I64 {
+                return odd("is none of an axis");
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that every variable has an input, and that its initial and next value have the input's type and shape.
     fn check_variables(&self) -> Result<()> {
         let given = self.inputs.len().checked_sub(self.variables.len());

@@ -25,7 +25,7 @@ pub(crate) enum Lowered {
     )]
     Graph(Graph),
     /// A model whose shapes depend on its data: the fallback runs it as a whole.
-    #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "only a fallback has such models"))]
+    #[cfg_attr(not(feature = "onnx"), expect(dead_code, reason = "only the importer has such models"))]
     Foreign(ForeignModel),
 }
 

@@ -3,6 +3,7 @@
 //! Bytes are decoded and checked by [`skipstone_onnx`] before anything else sees them; then [`import`] turns the
 //! messages into our graph for concrete input shapes. Nodes without one of our operators are left to [`fallback`].
 
+mod by_value;
 mod fallback;
 mod import;
 mod source;
@@ -86,7 +87,7 @@ pub struct Imported {
 pub fn imported(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<Imported> {
     let (source, _) = check(Bytes::copy_of(bytes)?, None, limits.clone(), shapes)?;
     let model = skipstone_onnx::decode(&source.files.model, limits).map_err(Error::from)?;
-    match import::import_named(&model, &source.files, shapes)? {
+    match import::import_named(&model, &source.files, shapes, &HashMap::new())? {
         (import::ImportOutcome::Graph(graph), values) => Ok(Imported { graph, values }),
         (import::ImportOutcome::Dynamic(reason), _) => Err(Error::Unsupported { node: "graph".into(), reason }),
     }

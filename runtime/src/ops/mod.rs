@@ -40,12 +40,14 @@ pub mod dequantize;
 pub mod dynamic_quantize;
 pub(crate) mod float_conv;
 mod foreign;
+pub mod found;
 pub mod gather;
 pub mod gather_elements;
 pub mod group_norm;
 pub mod image;
 pub mod indexed;
 pub mod layernorm;
+pub mod length;
 pub mod look_up;
 pub mod masked;
 mod masked_conv;
@@ -78,9 +80,11 @@ pub mod softmax;
 pub mod stem;
 mod stored;
 mod strided;
+pub mod suppress;
 pub mod topk;
 pub mod transpose;
 pub mod trees;
+pub mod trim;
 pub mod unary;
 pub mod volume;
 pub(crate) mod walk;
@@ -301,6 +305,14 @@ operators! {
     53 => Masked(masked::Masked),
     /// An error in place of a branch that cannot be computed.
     54 => Refuse(refuse::Refuse),
+    /// Positions of the elements that are set.
+    55 => Found(found::Found),
+    /// A length within its limit.
+    56 => Length(length::Length),
+    /// The part of a tensor within the lengths of its axes.
+    57 => Trim(trim::Trim),
+    /// Boxes without those that overlap better ones.
+    58 => Suppress(suppress::Suppress),
 }
 
 impl Operator for Op {
@@ -414,6 +426,10 @@ mod tests {
             (52, "Regions"),
             (53, "Masked"),
             (54, "Refuse"),
+            (55, "Found"),
+            (56, "Length"),
+            (57, "Trim"),
+            (58, "Suppress"),
         ];
         known.iter().for_each(|entry| assert!(NUMBERS.contains(entry), "{entry:?}"));
         assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators have the same number");

@@ -35,7 +35,7 @@ const LONG: usize = 1 << 15;
 
 /// Sorts the `k` best of all indices to the front. Not generic: a sort for every element type would be a tenth of a
 /// small library.
-fn rank(
+pub(super) fn rank(
     ranked: &mut [u64],
     k: usize,
     best_first: &dyn Fn(u64, u64) -> Ordering,

@@ -86,7 +86,7 @@ pub(crate) fn limits() -> Limits {
 /// If they differ, or if it runs what the plain evaluation refuses.
 pub(crate) fn agrees(package: &[u8], limits: &Limits) -> bool {
     let Ok(model) = Model::from_bytes(package, &Options::default().limits(limits.clone())) else { return false };
-    let graph = super::Package::read(&Bytes::copy_of(package).unwrap(), None).unwrap().graph;
+    let graph = super::Package::read(&Bytes::copy_of(package).unwrap(), None).unwrap().graphs.remove(0).graph;
     let mut random = Random(package.len() as u64);
     let facts = model.inputs().iter().map(|port| port.fact.clone());
     let inputs: Vec<Tensor> = facts.map(|fact| random.tensor(fact.dtype, &fact.shape)).collect();

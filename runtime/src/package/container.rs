@@ -55,6 +55,10 @@ pub(super) enum Kind {
     Info = 3,
     /// Inputs that sessions hold, if there are any.
     Variables = 4,
+    /// Lengths of outputs that only a run knows, if there are any.
+    Lengths = 5,
+    /// Graphs for further shapes of the inputs, if there are any.
+    Further = 6,
 }
 
 impl fmt::Display for Kind {
@@ -64,13 +68,17 @@ impl fmt::Display for Kind {
             Self::Weights => "weights",
             Self::Info => "info",
             Self::Variables => "variables",
+            Self::Lengths => "lengths",
+            Self::Further => "further graphs",
         })
     }
 }
 
 impl Kind {
     fn new(kind: u32) -> Option<Self> {
-        [Self::Graph, Self::Weights, Self::Info, Self::Variables].into_iter().find(|k| *k as u32 == kind)
+        [Self::Graph, Self::Weights, Self::Info, Self::Variables, Self::Lengths, Self::Further]
+            .into_iter()
+            .find(|k| *k as u32 == kind)
     }
 }
 

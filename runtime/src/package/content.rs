@@ -11,11 +11,12 @@ use std::sync::Arc;
 use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::arena::NoMemory;
+use twox_hash::XxHash3_128;
 
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
 use crate::error::{Error, OpError, PackageFault, Result};
-use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
+use crate::graph::{Block, Graph, MAX_DEPTH, Node, OutputLength, ValueId, Variable};
 use crate::info::{Info, PackedFor};
 use crate::operator::{Choice, Packing};
 use crate::ops::Op;
@@ -107,6 +108,21 @@ struct StoredPacking {
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct StoredVariables(#[serde(deserialize_with = "reserve::deserialize_list")] Vec<(usize, usize)>);
 
+/// The section [`Kind::Lengths`](super::container::Kind::Lengths): what the last outputs are, the position of another
+/// output and its axis.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct StoredLengths(#[serde(deserialize_with = "reserve::deserialize_list")] Vec<(usize, usize)>);
+
+impl StoredLengths {
+    /// Those of a graph.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn of(graph: &Graph) -> Result<Self> {
+        Ok(Self(reserve::list(graph.lengths.iter().map(|length| (length.output, length.axis)))?))
+    }
+}
+
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredInfo<'a> {
@@ -168,17 +184,22 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     }
 }
 
-/// The section of weights while it is being written.
+/// The section of weights while it is being written. Graphs share what is equal in them; a reader checks that no graph
+/// lists bytes twice.
 pub(super) struct WeightBytes {
     pub bytes: Vec<u8>,
     /// Offset of the section in the file.
     start: usize,
+    /// Offsets of the bytes of earlier graphs by hash and length, less those that this graph has used.
+    left: HashMap<(u128, usize), Vec<usize>>,
+    /// Those of all graphs, and of this one.
+    all: HashMap<(u128, usize), Vec<usize>>,
 }
 
 impl WeightBytes {
     /// Nothing yet, of a section that will be at this offset of the file.
     pub fn at(start: usize) -> Self {
-        Self { bytes: Vec::new(), start }
+        Self { bytes: Vec::new(), start, left: HashMap::new(), all: HashMap::new() }
     }
 
     /// Appends bytes, and returns their offset.
@@ -186,13 +207,23 @@ impl WeightBytes {
         self.add_aligned(bytes, ALIGNMENT)
     }
 
-    /// Appends bytes at a multiple of `alignment` in the file, and returns their offset in the section.
+    /// Appends bytes at a multiple of `alignment` in the file, unless an earlier graph has equal ones, and returns their
+    /// offset in the section.
     fn add_aligned(&mut self, bytes: &[u8], alignment: usize) -> Result<usize> {
+        let key = (XxHash3_128::oneshot(bytes), bytes.len());
+        let equal = |&offset: &usize| self.bytes.get(offset..offset + bytes.len()) == Some(bytes);
+        if let Some(offset) = self.left.get_mut(&key).and_then(|left| left.pop_if(|offset| equal(offset))) {
+            return Ok(offset);
+        }
         let offset = (self.start + self.bytes.len()).next_multiple_of(alignment) - self.start;
         let more = offset - self.bytes.len() + bytes.len();
         self.bytes.try_reserve(more).map_err(|_| OpError::no_memory(offset + bytes.len()).at("package"))?;
         self.bytes.resize(offset, 0);
         self.bytes.extend(bytes);
+        match self.all.get_mut(&key) {
+            Some(offsets) => reserve::push(offsets, offset)?,
+            None => drop(reserve::insert(&mut self.all, key, vec![offset])?),
+        }
         Ok(offset)
     }
 
@@ -204,6 +235,11 @@ impl WeightBytes {
         let offset = self.add_aligned(bytes, page)?;
         self.bytes.resize((self.start + self.bytes.len()).next_multiple_of(page) - self.start, 0);
         Ok(offset)
+    }
+
+    /// Begins another graph, which shares the bytes of those before it.
+    pub fn share(&mut self) {
+        self.left.clone_from(&self.all);
     }
 }
 
@@ -281,6 +317,7 @@ impl Content {
         self,
         weights: &Bytes,
         StoredVariables(variables): &StoredVariables,
+        StoredLengths(lengths): &StoredLengths,
     ) -> Result<(Graph, Vec<Option<Packing>>)> {
         let odd = |what: &str| refused(PackageFault::Format, what);
         let part = |offset: usize, len: usize| {
@@ -335,6 +372,8 @@ impl Content {
         if graph.variables.len() != variables.len() {
             return Err(odd("it has more variables than inputs"));
         }
+        graph.lengths = reserve::list(lengths.iter().map(|&(output, axis)| OutputLength { output, axis }))?;
+        graph.check_lengths().map_err(|_| odd("its lengths are invalid"))?;
         let mut packings = reserve::empty(self.nodes.len())?;
         let mut stored = self.nodes.into_iter();
         while stored.len() > 0 {

@@ -30,14 +30,15 @@ use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
 use crate::error::{Error, PackageFault, Result};
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, Variable};
 use crate::info::Info;
-use crate::operator::{Operator, Packing};
+use crate::operator::{Choice, Operator, Packing};
 use crate::ops::Op;
 use crate::plan::{Plan, Target, Tuning};
 use crate::reserve;
+use crate::tensor::Fact;
 use container::{Container, Kind};
-use content::{Content, StoredInfo, StoredVariables, WeightBytes};
+use content::{Content, StoredInfo, StoredLengths, StoredVariables, WeightBytes};
 
 pub use crate::info::{PackageInfo, PackedFor};
 pub use signature::*;
@@ -48,6 +49,9 @@ pub(crate) const REMOVED: &str = "skipstone.removed";
 
 /// The metadata key for a warning: why the graph was stored unoptimized.
 pub(crate) const WARNING: &str = "skipstone.warning";
+
+/// Most graphs of a package: sets of shapes.
+const MAX_GRAPHS: usize = 64;
 
 /// Whether `start`, the first bytes of a file, is the beginning of a package.
 #[must_use]
@@ -61,44 +65,115 @@ pub fn is_package(start: &[u8]) -> bool {
 /// # Errors
 /// [`Error::Unsupported`], naming the nodes without a kernel; a step that no kernel supports.
 pub fn write(graph: &Graph, info: &Info, target: Option<Target>, key: Option<&SigningKey>) -> Result<Vec<u8>> {
-    write_tuned(graph, info, target.map(|target| (target, None)), key)
+    write_tuned(std::slice::from_ref(graph), info, target.map(|target| (target, None)), key)
 }
 
-/// Like [`write`], with kernels chosen by measurements, if given.
+/// Like [`write`], for graphs of one model for several shapes of its inputs, which share weights; with kernels chosen by
+/// measurements, if given.
 pub(crate) fn write_tuned(
-    graph: &Graph,
+    graphs: &[Graph],
     info: &Info,
     target: Option<(Target, Option<&Tuning>)>,
     key: Option<&SigningKey>,
 ) -> Result<Vec<u8>> {
-    let foreign = graph.walk().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str());
-    let foreign = reserve::list(foreign)?;
+    let (Some(first), true) = (graphs.first(), graphs.len() <= MAX_GRAPHS) else {
+        let reason = format!("{} sets of shapes; a package has at most {MAX_GRAPHS}", graphs.len());
+        return Err(Error::Unsupported { node: "graph".into(), reason });
+    };
+    check_alike(graphs.iter())?;
+    let foreign = graphs.iter().flat_map(Graph::walk).filter(|n| matches!(n.op, Op::Foreign(_)));
+    let foreign: BTreeSet<&str> = foreign.map(|n| n.name.as_str()).collect();
     if !foreign.is_empty() {
+        let node = foreign.into_iter().collect::<Vec<_>>().join("', '");
         let reason = "has no kernel and needs the tract fallback, which devices do not have".to_owned();
-        return Err(Error::Unsupported { node: foreign.join("', '"), reason });
-    }
-    let mut choices = Vec::new();
-    if let Some((target, tuning)) = target {
-        let mut steps = Plan::with(graph.copy()?, target, &[], tuning)?.steps.into_iter();
-        let mut choice = |node: &Node| {
-            let alias = node.op.alias(&graph.facts(&node.inputs)).is_some();
-            if alias { None } else { steps.next().map(|step| step.choice) }
-        };
-        choices = reserve::list(graph.walk().map(&mut choice))?;
+        return Err(Error::Unsupported { node, reason });
     }
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
-    let variables = usize::from(!graph.variables.is_empty());
-    let mut weights = WeightBytes::at(container::first_offset(3 + variables));
-    let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights)?)?;
-    let variables = content::encode(&Content::store_variables(graph, &mut weights)?)?;
-    let info = content::encode(&StoredInfo::of(info)?)?;
-    let mut sections = vec![(Kind::Graph, &content[..]), (Kind::Info, &info), (Kind::Weights, &weights.bytes)];
+    let optional = [!first.variables.is_empty(), !first.lengths.is_empty(), graphs.len() > 1];
+    let count = 3 + optional.into_iter().filter(|&is_there| is_there).count();
+    let mut weights = WeightBytes::at(container::first_offset(count));
+    let mut stored = reserve::empty(graphs.len())?;
+    for graph in graphs {
+        let choices = choices(graph, target)?;
+        let content = Content::store(graph, packed_for, &choices, &mut weights)?;
+        let variables = Content::store_variables(graph, &mut weights)?;
+        let lengths = StoredLengths::of(graph)?;
+        weights.share();
+        stored.push((content, variables, lengths));
+    }
+    let further = stored.split_off(1);
+    let Some((content, variables, lengths)) = stored.pop() else {
+        return Err(Error::Internal("a package without a graph".into()));
+    };
+    let (content, info) = (content::encode(&content)?, content::encode(&StoredInfo::of(info)?)?);
+    let mut sections =
+        vec![(Kind::Graph, content), (Kind::Info, info), (Kind::Weights, std::mem::take(&mut weights.bytes))];
     // The first section's offset is known before the others are written: so experts can be at pages of the file.
-    if graph.walk().any(|node| matches!(node.op, Op::Routed(_))) {
+    if graphs.iter().flat_map(Graph::walk).any(|node| matches!(node.op, Op::Routed(_))) {
         sections.rotate_right(1);
     }
-    sections.extend((!graph.variables.is_empty()).then_some((Kind::Variables, &variables[..])));
+    if !first.variables.is_empty() {
+        sections.push((Kind::Variables, content::encode(&variables)?));
+    }
+    if !first.lengths.is_empty() {
+        sections.push((Kind::Lengths, content::encode(&lengths)?));
+    }
+    if !further.is_empty() {
+        sections.push((Kind::Further, content::encode(&further)?));
+    }
+    let sections: Vec<(Kind, &[u8])> = sections.iter().map(|(kind, bytes)| (*kind, &bytes[..])).collect();
     container::write(&sections, key)
+}
+
+/// The packed weights of every node of the walk through a graph, if it is for one target.
+fn choices(graph: &Graph, target: Option<(Target, Option<&Tuning>)>) -> Result<Vec<Option<Choice>>> {
+    let Some((target, tuning)) = target else { return Ok(Vec::new()) };
+    let mut steps = Plan::with(graph.copy()?, target, &[], tuning)?.steps.into_iter();
+    let mut choice = |node: &Node| {
+        let alias = node.op.alias(&graph.facts(&node.inputs)).is_some();
+        if alias { None } else { steps.next().map(|step| step.choice) }
+    };
+    Ok(reserve::list(graph.walk().map(&mut choice))?)
+}
+
+/// Refuses graphs that are not of one model: a session runs the one whose inputs have the shapes that it is given, and
+/// keeps what it holds.
+fn check_alike<'a>(mut graphs: impl Iterator<Item = &'a Graph>) -> Result<()> {
+    let Some(first) = graphs.next() else { return Ok(()) };
+    let refuse = |what: &str| {
+        Err(Error::Unsupported {
+            node: "graph".into(),
+            reason: format!("a package for several shapes of a model {what}"),
+        })
+    };
+    let given = |graph: &Graph| graph.inputs.len().saturating_sub(graph.variables.len());
+    let names = |graph: &Graph| -> Vec<String> {
+        let inputs = graph.inputs.iter().map(|&id| graph.value(id).name.clone());
+        let outputs = graph.outputs.iter().take(graph.outputs.len().saturating_sub(graph.lengths.len()));
+        inputs.chain(outputs.map(|(name, _)| name.clone())).collect()
+    };
+    let held = |graph: &Graph| -> Vec<(Fact, Option<Vec<u8>>, Option<usize>)> {
+        let variables = graph.inputs.iter().skip(given(graph)).zip(&graph.variables);
+        let initial = |variable: &Variable| variable.initial.as_ref().map(|tensor| tensor.bytes().to_vec());
+        variables.map(|(&id, of)| (graph.fact(id).clone(), initial(of), of.next)).collect()
+    };
+    let shapes = |graph: &Graph| -> Vec<Fact> {
+        graph.inputs.iter().take(given(graph)).map(|&id| graph.fact(id).clone()).collect()
+    };
+    let mut known = vec![shapes(first)];
+    for graph in graphs {
+        if names(graph) != names(first) || graph.variables.len() != first.variables.len() {
+            return refuse("needs the same inputs and outputs in all of them");
+        }
+        if held(graph) != held(first) {
+            return refuse("needs the same state in all of them");
+        }
+        if known.contains(&shapes(graph)) {
+            return refuse("has the same shapes twice");
+        }
+        known.push(shapes(graph));
+    }
+    Ok(())
 }
 
 /// The operators in a package, by their names in the table: a build needs these to open it.
@@ -110,14 +185,20 @@ pub fn operators(path: &Path) -> Result<BTreeSet<&'static str>> {
     let file = File::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let package = Package::read(&map(&file, 0, len, path)?, None)?;
-    Ok(package.graph.walk().map(|node| node.op.entry()).collect())
+    Ok(package.graphs.iter().flat_map(|stored| stored.graph.walk()).map(|node| node.op.entry()).collect())
+}
+
+/// A graph, for one set of shapes.
+pub(crate) struct StoredGraph {
+    pub graph: Graph,
+    /// For each node of the walk through the graph, its packed weights, if any.
+    pub packings: Vec<Option<Packing>>,
 }
 
 /// The checked content of a package.
 pub(crate) struct Package {
-    pub graph: Graph,
-    /// For each node of the walk through the graph, its packed weights, if any.
-    pub packings: Vec<Option<Packing>>,
+    /// A graph for each set of shapes of the inputs, at least one.
+    pub graphs: Vec<StoredGraph>,
     pub packed_for: Option<PackedFor>,
     pub info: Info,
     /// Public key of its signer.
@@ -136,9 +217,23 @@ impl Package {
         let packed_for = content.target;
         let variables: StoredVariables = container
             .optional(Kind::Variables)
-            .map_or_else(|| Ok(StoredVariables::default()), |bytes| content::decode(bytes))?;
-        let (graph, packings) = content.restore(container.section(Kind::Weights)?, &variables)?;
-        Ok(Self { graph, packings, packed_for, info: info.try_into()?, signer: container.signer })
+            .map_or(Ok(StoredVariables::default()), |bytes| content::decode(bytes))?;
+        let lengths: StoredLengths =
+            container.optional(Kind::Lengths).map_or(Ok(StoredLengths::default()), |bytes| content::decode(bytes))?;
+        let further: Vec<(Content, StoredVariables, StoredLengths)> =
+            container.optional(Kind::Further).map_or(Ok(Vec::new()), |bytes| content::decode(bytes))?;
+        let weights = container.section(Kind::Weights)?;
+        let mut graphs = Vec::new();
+        let invalid = || container::refused(PackageFault::Format, "its further graphs are invalid");
+        for (content, variables, lengths) in std::iter::once((content, variables, lengths)).chain(further) {
+            if content.target != packed_for || graphs.len() == MAX_GRAPHS {
+                return Err(invalid());
+            }
+            let (graph, packings) = content.restore(weights, &variables, &lengths)?;
+            graphs.push(StoredGraph { graph, packings });
+        }
+        check_alike(graphs.iter().map(|stored| &stored.graph)).map_err(|_| invalid())?;
+        Ok(Self { graphs, packed_for, info: info.try_into()?, signer: container.signer })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::matmul::MatMul;
 use crate::ops::reshape::Reshape;
+use crate::ops::unary::{Unary, UnaryKind};
 use crate::options::{Memory, Options, Precision};
 use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
 use crate::{Isa, graph};
@@ -285,11 +286,8 @@ fn weights_listed_twice_are_refused() {
     assert_eq!(code(open(&whole.package())), "opened");
     let content: Content = content::decode(&whole.graph).unwrap();
     let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
-    assert!(
-        content
-            .restore(&short, &StoredVariables::default())
-            .is_err_and(|error| error.to_string().contains("listed twice"))
-    );
+    let restored = content.restore(&short, &StoredVariables::default(), &StoredLengths::default());
+    assert!(restored.is_err_and(|error| error.to_string().contains("listed twice")));
 }
 
 #[test]
@@ -321,4 +319,30 @@ fn a_graph_with_steps_of_the_front_end_is_refused() {
     graph.outputs[0].1 = y;
     let error = write(&graph, &info(), None, None).unwrap_err();
     assert!(error.to_string().contains("'the odd one'"), "{error}");
+}
+
+/// Lengths that are none of an output's axis, and an input that nothing checks, are refused.
+#[test]
+fn invalid_lengths_are_refused() {
+    let fact = |dtype, dims: &[usize]| Fact::new(dtype, Shape::new(dims).unwrap());
+    let mut graph = Graph::new();
+    let x = graph.add_input("x", fact(DType::F32, &[3, 2])).unwrap();
+    let len = graph.add_input("len", fact(DType::I64, &[])).unwrap();
+    let y = graph.add_node("y", Unary { kind: UnaryKind::Neg }, &[x]).unwrap()[0];
+    graph.outputs = vec![("y".into(), y), (String::new(), len)];
+    let opened = |lengths: &[(usize, usize)]| {
+        let mut weights = WeightBytes::at(0);
+        let content = Content::store(&graph, None, &[], &mut weights).unwrap();
+        let bytes = Bytes::copy_of(&weights.bytes).unwrap();
+        let lengths = content::decode(&content::encode(&lengths).unwrap()).unwrap();
+        content.restore(&bytes, &StoredVariables::default(), &lengths).map(|(graph, _)| graph)
+    };
+    for wrong in [[(1, 0)], [(0, 2)], [(7, 0)]] {
+        let error = opened(&wrong).unwrap_err();
+        assert_eq!(error.code(), "package.format", "{wrong:?}: {error}");
+    }
+    assert_eq!(opened(&[(0, 0), (0, 1), (0, 0)]).unwrap_err().code(), "package.format");
+    let target = target(Isa::detect(), Memory::Fast, Precision::F32);
+    let error = Plan::new(opened(&[(0, 0)]).unwrap(), target).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("the length of an output is an input"), "{error}");
 }

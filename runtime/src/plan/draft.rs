@@ -6,9 +6,9 @@ use skipstone_kernels::arena::NoMemory;
 
 use super::flow::{Arm, Branch, Flow, Move, Repeat};
 use super::planner::Planner;
-use super::{Plan, Port, Step, Variable, memory};
+use super::{Plan, PlannedLength, Port, Step, Variable, memory};
 use crate::error::{Error, Result};
-use crate::graph::{Node, ValueId};
+use crate::graph::{Node, OutputLength, ValueId};
 use crate::operator::{Choice, Operands, Operator, Place};
 use crate::ops::control::{Loop, Slices};
 use crate::reserve;
@@ -93,7 +93,17 @@ impl Planner<'_> {
         let outputs = graph.outputs.iter().map(|(name, id)| {
             Ok::<_, Error>(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? })
         });
-        let outputs = reserve::results(outputs)?;
+        let mut outputs = reserve::results(outputs)?;
+        let lengths = outputs.split_off(outputs.len().saturating_sub(graph.lengths.len()));
+        let lengths =
+            lengths.into_iter().zip(&graph.lengths).map(|(port, &OutputLength { output, axis })| match port.place {
+                Place::Input(_) => Err(Error::Unsupported {
+                    node: "graph".into(),
+                    reason: "the length of an output is an input, which nothing checks".into(),
+                }),
+                place => Ok(PlannedLength { output, axis, place }),
+            });
+        let lengths = reserve::results(lengths)?;
         let mut steps = reserve::empty(drafts.len())?;
         for (at, Draft { node, choice, scratch, flow }) in drafts.into_iter().enumerate() {
             let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
@@ -123,6 +133,7 @@ impl Planner<'_> {
             inputs,
             variables,
             outputs,
+            lengths,
             steps,
             constants: constants.tensors,
             arena_bytes: layout.bytes,

@@ -18,6 +18,8 @@ use skipstone_kernels::Isa;
 pub use crate::operator::Port;
 pub use crate::options::Target;
 pub use crate::tuning::{Measured, Timed, Tuning};
+#[cfg(feature = "onnx")]
+pub(crate) use budget::work;
 pub use flow::{Arm, Branch, Flow, Move, Repeat};
 pub use memory::{ALIGNMENT, ArenaLayout, Request};
 
@@ -74,6 +76,17 @@ pub struct Variable {
     pub next: Option<usize>,
 }
 
+/// A length of an output that only a run knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedLength {
+    /// Position of the output.
+    pub output: usize,
+    /// Its axis.
+    pub axis: usize,
+    /// Where the run writes the length, an i64.
+    pub place: Place,
+}
+
 /// A model laid out for one instruction set and one set of shapes.
 #[derive(Clone)]
 pub struct Plan {
@@ -83,8 +96,10 @@ pub struct Plan {
     pub inputs: Vec<Port>,
     /// Inputs held by the session; they follow the caller's inputs.
     pub variables: Vec<Variable>,
-    /// Outputs returned to the caller.
+    /// Outputs returned to the caller, with the largest shapes that they can have.
     pub outputs: Vec<Port>,
+    /// Lengths of outputs that only a run knows: the elements of such an output are the first of its place.
+    pub lengths: Vec<PlannedLength>,
     /// Steps in order.
     pub steps: Vec<Step>,
     /// Constants that kernels read unpacked.
@@ -124,6 +139,12 @@ impl Plan {
         tuning: Option<&Tuning>,
     ) -> Result<Self> {
         planner::Planner::new(graph, target, packings, tuning)?.plan()
+    }
+
+    /// Whether the shape of an output is only known after a run.
+    #[must_use]
+    pub fn is_measured(&self, output: usize) -> bool {
+        self.lengths.iter().any(|length| length.output == output)
     }
 
     /// Copies constants out of the file that they are a part of.

@@ -18,13 +18,13 @@ use skipstone_kernels::threads::Pool;
 
 use crate::cores::Cores;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, OpError, Result};
 use crate::limits::{Allowance, Limits};
 use crate::operator::Place;
 use crate::ops::Budget;
-use crate::plan::{Port, Program};
+use crate::plan::{Plan, PlannedLength, Port, Program};
 use crate::reserve;
-use crate::tensor::{Fact, Tensor, TensorView};
+use crate::tensor::{Fact, MAX_RANK, Shape, Tensor, TensorView};
 
 use crate::value::Value;
 use run::Run;
@@ -37,7 +37,10 @@ type InputBytes<'a> = heapless::Vec<&'a [u8], MAX_INPUTS>;
 
 /// Runs a model. Made by [`Model::session`](crate::Model::session).
 pub struct Session {
+    /// The engine of the last run.
     engine: Engine,
+    /// Of a package for several shapes, those for the others: a run takes the one for the shapes that it is given.
+    others: Vec<Engine>,
     arena: Arena,
     variables: Variables,
     pool: Pool,
@@ -45,6 +48,8 @@ pub struct Session {
     /// The results of the last run that are not in the arena: all of a model that the fallback runs as a whole; otherwise
     /// the outputs that are unchanged inputs, with scalars in place of the others.
     held: Vec<Tensor>,
+    /// The same for each of the others.
+    others_held: Vec<Vec<Tensor>>,
     cancel: Cancel,
     deadline: Option<Duration>,
     profile: Option<Profile>,
@@ -62,6 +67,16 @@ struct Profile {
     /// How often each matrix of a step with experts was selected; empty for other steps.
     #[cfg(any(feature = "passes", test))]
     selected: Vec<Vec<u64>>,
+}
+
+impl Profile {
+    fn clear(&mut self) {
+        self.times.fill(Duration::ZERO);
+        self.runs.fill(0);
+        self.active.fill(0.0);
+        #[cfg(any(feature = "passes", test))]
+        self.selected.iter_mut().for_each(Vec::clear);
+    }
 }
 
 /// Stops a session from another thread, within milliseconds: long steps are done in pieces.
@@ -89,10 +104,14 @@ impl Cancel {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Engine, threads: usize, cores: Option<Cores>, limits: &Limits) -> Result<Self> {
-        let arena_bytes = match &engine {
-            Engine::Native(program) => program.plan().arena_bytes,
-            Engine::Foreign(_) => 0,
+    /// A session of engines for different shapes of the same inputs, at least one; the first is taken before a run.
+    pub(crate) fn new(engines: Vec<Engine>, threads: usize, cores: Option<Cores>, limits: &Limits) -> Result<Self> {
+        let arena_bytes = engines.iter().filter_map(Engine::plan).map(|plan| plan.arena_bytes).max().unwrap_or(0);
+        let held = |engine: &Engine| engine.plan().map_or_else(|| Ok(Vec::new()), |plan| unchanged(&plan.outputs));
+        let mut all_held = engines.iter().map(held).collect::<Result<Vec<_>>>()?.into_iter();
+        let mut engines = engines.into_iter();
+        let (Some(engine), Some(held)) = (engines.next(), all_held.next()) else {
+            return Err(Error::Internal("a session without a plan".into()));
         };
         let inputs = engine.inputs().len() + engine.variables().len();
         if inputs > MAX_INPUTS {
@@ -102,7 +121,6 @@ impl Session {
             });
         }
         let variables = Variables::new(engine.variables())?;
-        let held = engine.plan().map_or_else(|| Ok(Vec::new()), |plan| unchanged(&plan.outputs))?;
         // A file decides the size: failing to allocate it is an error of the file, and must not end the process.
         let arena = Arena::try_new(arena_bytes).ok_or_else(|| Error::Unsupported {
             node: "graph".into(),
@@ -114,11 +132,13 @@ impl Session {
         let pool = Pool::with(threads.max(1), begin, cancel.0.clone());
         Ok(Self {
             engine,
+            others: engines.collect(),
             arena,
             variables,
             pool,
             cores,
             held,
+            others_held: all_held.collect(),
             cancel,
             deadline: None,
             profile: None,
@@ -171,7 +191,8 @@ impl Session {
     /// # Errors
     /// No memory.
     pub fn start_profile(&mut self) -> Result<()> {
-        let steps = self.engine.plan().map_or(0, |p| p.steps.len());
+        let engines = std::iter::once(&self.engine).chain(&self.others);
+        let steps = engines.filter_map(Engine::plan).map(|plan| plan.steps.len()).max().unwrap_or(0);
         self.profile = Some(Profile {
             times: reserve::copies(Duration::ZERO, steps)?,
             runs: reserve::copies(0, steps)?,
@@ -221,14 +242,36 @@ impl Session {
         result
     }
 
+    /// Takes the engine for the shapes of these inputs, if there is one.
+    fn choose(&mut self, inputs: &[TensorView<'_>]) {
+        let fits = |engine: &Engine| {
+            let ports = engine.inputs();
+            ports.len() <= inputs.len() && ports.iter().zip(inputs).all(|(port, view)| *view.fact() == port.fact)
+        };
+        if self.others.is_empty() || fits(&self.engine) {
+            return;
+        }
+        if let Some(at) = self.others.iter().position(fits)
+            && let (Some(engine), Some(held)) = (self.others.get_mut(at), self.others_held.get_mut(at))
+        {
+            std::mem::swap(&mut self.engine, engine);
+            std::mem::swap(&mut self.held, held);
+            // The steps of a profile are those of one plan.
+            if let Some(profile) = &mut self.profile {
+                profile.clear();
+            }
+        }
+    }
+
     fn run_once(&mut self, inputs: &[TensorView<'_>]) -> Result<()> {
+        self.choose(inputs);
         let mut bytes = InputBytes::new();
         for (index, port) in self.engine.inputs().iter().enumerate() {
             let Some(view) = inputs.get(index) else {
                 return Err(Error::MissingInput { name: port.name.clone(), fact: port.fact.to_string() });
             };
             if *view.fact() != port.fact {
-                return Err(mismatch(port, view.fact()));
+                return Err(mismatch(port, view.fact(), &self.others, index));
             }
             bytes.push(view.bytes()).map_err(|_| Error::Internal("too many inputs".into()))?;
         }
@@ -255,6 +298,7 @@ impl Session {
                 };
                 run.foresee(None);
                 run.steps(0..program.plan().steps.len())?;
+                check_lengths(program.plan(), run.arena)?;
                 keep_inputs_that_are_outputs(&run, &mut self.held)?;
                 carry(&run, &self.held, next)
             }
@@ -287,8 +331,8 @@ impl Session {
         self.engine.outputs().iter().map(|p| p.name.as_str())
     }
 
-    /// Output `index` of the last run; `None` for an index past the last, or before the first run of a model that the
-    /// fallback runs as a whole.
+    /// Output `index` of the last run, with the shape that it has there; `None` for an index past the last, or before the
+    /// first run of a model that the fallback runs as a whole.
     #[must_use]
     pub fn output(&self, index: usize) -> Option<TensorView<'_>> {
         output(&self.engine, &self.arena, &self.held, index)
@@ -301,8 +345,41 @@ fn output<'a>(engine: &'a Engine, arena: &'a Arena, held: &'a [Tensor], index: u
         Engine::Native(program) => program,
         Engine::Foreign(_) => return held.get(index).map(Tensor::view),
     };
-    let port = program.plan().outputs.get(index)?;
-    TensorView::from_bytes(port.fact.clone(), output_bytes(program, arena, held, index)?).ok()
+    let fact = output_fact(program.plan(), arena, index)?;
+    let bytes = output_bytes(program, arena, held, index)?.get(..fact.bytes())?;
+    TensorView::from_bytes(fact, bytes).ok()
+}
+
+/// Type and shape of output `index` in the last run.
+fn output_fact(plan: &Plan, arena: &Arena, index: usize) -> Option<Fact> {
+    let planned = &plan.outputs.get(index)?.fact;
+    if !plan.is_measured(index) {
+        return Some(planned.clone());
+    }
+    let mut dims: heapless::Vec<usize, MAX_RANK> = planned.shape.iter().copied().collect();
+    for length in plan.lengths.iter().filter(|length| length.output == index) {
+        *dims.get_mut(length.axis)? = measured(plan, arena, length)?;
+    }
+    Some(Fact::new(planned.dtype, Shape::new(&dims).ok()?))
+}
+
+/// A length that the last run wrote; `None` if it exceeds the planned one.
+fn measured(plan: &Plan, arena: &Arena, PlannedLength { output, axis, place }: &PlannedLength) -> Option<usize> {
+    let bytes = match place {
+        Place::Arena(range) => arena.bytes().get(range.clone())?,
+        Place::Constant(at) => plan.constants.get(*at)?.bytes(),
+        Place::Input(_) => return None,
+    };
+    let len = usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()?;
+    (len <= *plan.outputs.get(*output)?.fact.shape.get(*axis)?).then_some(len)
+}
+
+/// Refuses lengths that exceed the planned ones.
+fn check_lengths(plan: &Plan, arena: &Arena) -> Result<()> {
+    let wrong = plan.lengths.iter().find(|length| measured(plan, arena, length).is_none());
+    let Some(PlannedLength { output, axis, .. }) = wrong else { return Ok(()) };
+    let name = plan.outputs.get(*output).map_or("", |port| port.name.as_str());
+    Err(OpError::Value(format!("the length of axis {axis} is negative, or more than was planned")).at(name))
 }
 
 /// The bytes of output `index` of a program.
@@ -352,6 +429,11 @@ fn carry(run: &Run<'_>, held: &[Tensor], next: &mut [AlignedVec<u8>]) -> Result<
     Ok(())
 }
 
-fn mismatch(port: &Port, got: &Fact) -> Error {
-    Error::InputMismatch { name: port.name.clone(), got: got.to_string(), want: port.fact.to_string() }
+/// The error for an input of another type or shape than those of all plans.
+fn mismatch(port: &Port, got: &Fact, others: &[Engine], index: usize) -> Error {
+    let mut want = port.fact.to_string();
+    for fact in others.iter().filter_map(|engine| engine.inputs().get(index)).map(|port| port.fact.to_string()) {
+        want += &format!(" or {fact}");
+    }
+    Error::InputMismatch { name: port.name.clone(), got: got.to_string(), want }
 }

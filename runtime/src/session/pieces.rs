@@ -32,6 +32,7 @@ use crate::ops::cumsum::CumSum;
 use crate::ops::curve::Curve;
 use crate::ops::dequantize::Dequantize;
 use crate::ops::dynamic_quantize::DynamicQuantize;
+use crate::ops::found::Found;
 use crate::ops::gather::Gather;
 use crate::ops::gather_elements::GatherElements;
 use crate::ops::group_norm::GroupNorm;
@@ -60,9 +61,11 @@ use crate::ops::select::Select;
 use crate::ops::slice::Slice;
 use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::stem::Stem;
+use crate::ops::suppress::Suppress;
 use crate::ops::topk::TopK;
 use crate::ops::transpose::Transpose;
 use crate::ops::trees::{Aggregate, Branch, Test, Trees};
+use crate::ops::trim::Trim;
 use crate::ops::unary::{Unary, UnaryKind};
 use crate::ops::volume::VolumeConv;
 use crate::ops::window_pool::{Of, WindowPool};
@@ -79,11 +82,12 @@ const MACS: u32 = 25;
 const AFTER: u64 = 100;
 
 /// Operators of which no step does work of its own.
-const WITHOUT_WORK: [&str; 3] = [
+const WITHOUT_WORK: [&str; 4] = [
     // Left out of plans.
     "Reshape", // Steps around other steps, before each of which a run asks.
     "Control", // Only an error.
-    "Refuse",
+    "Refuse",  // One number.
+    "Length",
 ];
 
 /// A step.
@@ -368,6 +372,16 @@ fn cases(operator: &str) -> Vec<Case> {
                 case(of(Some(0)), vec![floats(&[99]), i64s(&[N], 99), floats(&[N])]),
                 case(of(None), vec![floats(&[2, N / 2]), i64s(&[2, 1], 2), floats(&[2, N / 2])]),
             ]
+        }
+        "Found" => vec![case(Found, vec![bytes(DType::Bool, &[N])])],
+        "Trim" => vec![
+            case(Trim { axes: vec![1] }, vec![floats(&[N / 4, 4]), Tensor::scalar(3i64)]),
+            case(Trim { axes: vec![0] }, vec![floats(&[2, N / 2]), Tensor::scalar(1i64)]),
+        ],
+        "Suppress" => {
+            let inputs =
+                vec![floats(&[1, N / 4, 4]), floats(&[1, 1, N / 4]), Tensor::scalar(4i64), Tensor::scalar(0.5f32)];
+            vec![case(Suppress { centers: false, most: 4, threshold: false }, inputs)]
         }
         "CumSum" => vec![case(CumSum { axis: 1, exclusive: false, reverse: true }, row())],
         "OneHot" => {

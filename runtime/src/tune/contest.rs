@@ -136,7 +136,7 @@ fn run(
 ) -> Result<()> {
     let program = Arc::new(program);
     let mut session =
-        Session::new(Engine::Native(program.clone()), target.threads, cores.cloned(), &Limits::default())?;
+        Session::new(vec![Engine::Native(program.clone())], target.threads, cores.cloned(), &Limits::default())?;
     session.set_deadline(Some(left));
     let inputs = RandomInputs::new(&program.plan().inputs, SEED)?;
     session.run(&inputs.views())?;

@@ -99,7 +99,8 @@ fn every_candidate_computes_the_step_and_a_package_keeps_it() {
             assert_close(&got, &want[0], 1e-3, name);
             // The device uses the choice that was made for it.
             let target = Some((target(), Some(&tuning)));
-            let bytes = package::write_tuned(&graph, &crate::Info::default(), target, None).unwrap();
+            let bytes =
+                package::write_tuned(std::slice::from_ref(&graph), &crate::Info::default(), target, None).unwrap();
             let packed = Model::from_bytes(&bytes, &Options::default()).unwrap();
             assert_eq!(packed.plan().unwrap().steps[0].choice.kernel, *name);
             assert_eq!(output(&packed, &x).bytes(), got.bytes(), "{name}");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::Invalid;
 
+use super::lengths::Lengths;
 use super::selected::Selections;
 use crate::error::{Error, OpError};
 use crate::graph::{Block, Graph, Node, ValueId};
@@ -81,6 +82,10 @@ pub(super) struct Build {
     settings: HashMap<ValueId, Rc<str>>,
     /// Values with positions that only a run selects.
     pub selections: Selections,
+    /// Whether the positions that NonZero finds are not selected among all, but moved together.
+    pub compact: bool,
+    /// Values with lengths that only a run knows.
+    pub lengths: Lengths,
     /// How many nodes share a name, so that each gets a unique one.
     names: HashMap<String, usize>,
     /// Total work of what has been computed so far, and its bytes.
@@ -96,10 +101,11 @@ pub(super) struct Build {
 }
 
 impl Build {
-    /// The beginning of a graph from a file of so many bytes.
-    pub fn of_file(bytes: usize) -> Self {
+    /// The beginning of a graph from a file of so many bytes, with the positions that NonZero finds moved together or
+    /// selected among all.
+    pub fn of_file(bytes: usize, compact: bool) -> Self {
         let most_made = MADE_BYTES.saturating_add((bytes as u64).saturating_mul(MADE_PER_BYTE));
-        Self { most_made, ..Self::default() }
+        Self { most_made, compact, ..Self::default() }
     }
 
     /// Counts a constant that an importer made.
@@ -178,16 +184,25 @@ impl Build {
         if inputs.iter().any(|&id| self.selections.is_selected(id)) {
             return self.add_selected(name, op, inputs);
         }
+        if inputs.iter().any(|&id| !self.lengths.of(id).is_empty()) {
+            return self.add_measured(name, op, inputs);
+        }
         let node = self.node(name, op, inputs)?;
         let outputs = node.outputs.clone();
         if self.fold(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))? {
             self.count_more(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
-        } else {
-            self.selections.refuse(inputs)?;
-            reserve::push(&mut self.graph.nodes, node)?;
-            self.follow_settings(inputs, &outputs)?;
+            return Ok(outputs);
         }
+        self.selections.refuse(inputs)?;
+        self.follow_known(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
+        self.push(node, inputs, &outputs)?;
         Ok(outputs)
+    }
+
+    /// Adds a node to the graph.
+    pub(super) fn push(&mut self, node: Node, inputs: &[ValueId], outputs: &[ValueId]) -> Result<(), NoMemory> {
+        reserve::push(&mut self.graph.nodes, node)?;
+        self.follow_settings(inputs, outputs)
     }
 
     /// A node that is not yet in the graph.
@@ -217,8 +232,10 @@ impl Build {
     /// Adds a node that owns blocks.
     pub fn add_control(&mut self, name: &str, control: Control, inputs: &[ValueId], blocks: Vec<Block>) -> Imported {
         self.selections.refuse(inputs)?;
+        self.refuse_measured(name, inputs)?;
         for block in &blocks {
             self.selections.refuse(&block.results)?;
+            self.refuse_measured(name, &block.results)?;
         }
         let own = self.fresh(name)?;
         self.graph.add_control(own, control, inputs, blocks).map_err(|error| match error {

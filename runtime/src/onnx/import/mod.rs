@@ -16,7 +16,9 @@ mod determinant;
 mod elementwise;
 mod experts;
 mod index;
+mod lengths;
 mod loss;
+mod measured;
 mod ml;
 mod ngrams;
 mod nibbles;
@@ -55,15 +57,17 @@ use skipstone_onnx::{Unordered, captures, is_standard, order};
 
 use self::build::{Build, Halt};
 use self::call::Call;
+use self::lengths::Measured;
 pub(super) use self::ml::class_names;
 use self::table::TypeOf;
 use self::tensor::Files;
 use self::variables::Declared;
 use super::fallback;
 use crate::error::{Error, Result, SHOWN, list};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, OutputLength, ValueId};
 use crate::info::Shapes;
 use crate::ops::cast::Cast;
+use crate::ops::trim::Trim;
 use crate::reserve;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -79,32 +83,45 @@ pub(super) enum ImportOutcome {
 /// # Errors
 /// An operator's error, with the node's name; operators that nothing supports.
 pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<ImportOutcome> {
-    import_named(model, files, shapes).map(|(outcome, _)| outcome)
+    import_named(model, files, shapes, &HashMap::new()).map(|(outcome, _)| outcome)
 }
 
-/// Like [`import`], with the values of the main graph by name.
+/// Like [`import`], with the values of the main graph by name; `values` are of inputs that become constants.
 pub(super) fn import_named(
     model: &Model<'_>,
     files: &Files,
     shapes: &Shapes,
+    values: &HashMap<String, crate::tensor::Tensor>,
 ) -> Result<(ImportOutcome, HashMap<String, ValueId>)> {
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
     let functions = reserve::map(model.functions.iter().map(|function| ((function.domain, function.name), function)))?;
     unsupported::check(main, &functions)?;
-    let opsets = opsets(&model.opset_imports)?;
     let declared = Declared::read(model)?;
-    let mut importer = Importer {
-        main,
-        functions,
-        files,
-        build: Build::of_file(files.model.len()),
-        scopes: Vec::new(),
-        depth: 0,
-        unrolling: 0,
-        repeated: 0,
-        repeated_bytes: 0,
+    let importer = |compact: bool| {
+        Ok::<_, Error>(Importer {
+            main,
+            functions: reserve::map(functions.iter().map(|(name, function)| (*name, *function)))?,
+            files,
+            build: Build::of_file(files.model.len(), compact),
+            scopes: Vec::new(),
+            depth: 0,
+            unrolling: 0,
+            repeated: 0,
+            repeated_bytes: 0,
+        })
     };
-    match importer.main(main, Rc::new(opsets), &declared, shapes) {
+    let opsets = Rc::new(opsets(&model.opset_imports)?);
+    let mut importers = [importer(false)?, importer(true)?];
+    let [selecting, compacting] = &mut importers;
+    let mut imported = selecting.main(main, opsets.clone(), &declared, (shapes, values));
+    // Positions that NonZero finds can be selected among all only if nothing needs their number.
+    let again = imported.is_err() && selecting.build.selections.any();
+    if again {
+        imported = compacting.main(main, opsets, &declared, (shapes, values));
+    }
+    let [selecting, compacting] = importers;
+    let importer = if again { compacting } else { selecting };
+    match imported {
         Ok(()) => {
             let names = importer.scopes.into_iter().next().map(|scope| scope.names).unwrap_or_default();
             let values = names.into_iter().filter_map(|(name, binding)| match binding {
@@ -173,7 +190,7 @@ impl<'m> Importer<'m> {
         graph: &'m GraphProto<'m>,
         opsets: Rc<Opsets<'m>>,
         declared: &Declared<'_>,
-        shapes: &Shapes,
+        (shapes, values): (&Shapes, &HashMap<String, crate::tensor::Tensor>),
     ) -> Result<(), Halt> {
         self.scopes.push(Scope { names: HashMap::new(), isolated: true, attributes: Rc::default(), opsets });
         self.initializers(graph)?;
@@ -186,12 +203,19 @@ impl<'m> Importer<'m> {
         }
         for info in caller_inputs(graph)?.filter(|info| !declared.contains(info.name)) {
             self.input(info, input_fact(info, shapes)?)?;
+            if let Some(value) = values.get(info.name) {
+                let constant = self.build.graph.add_constant(info.name, value.clone());
+                self.define(info.name, constant?)?;
+            }
         }
         self.variables(graph, declared, shapes)?;
         self.nodes(&graph.nodes)?;
-        for info in &graph.outputs {
+        for (position, info) in graph.outputs.iter().enumerate() {
             let value = self.value(info.name)?;
             self.build.selections.refuse(&[value])?;
+            if declared.carries(position) {
+                self.build.refuse_measured(info.name, &[value])?;
+            }
             if !self.build.is_indices(value) {
                 self.build.readable(value, info.name)?;
             }
@@ -207,6 +231,30 @@ impl<'m> Importer<'m> {
             reserve::push(&mut self.build.graph.outputs, (name, given))?;
         }
         self.check_state()?;
+        self.lengths_of_outputs()
+    }
+
+    /// Moves the elements of outputs together whose lengths only the run knows, and adds these lengths to the outputs.
+    fn lengths_of_outputs(&mut self) -> Result<(), Halt> {
+        let mut lengths = Vec::new();
+        for index in 0..self.build.graph.outputs.len() {
+            let (name, id) = self.build.graph.outputs[index].clone();
+            let measured = self.build.lengths.of(id).to_vec();
+            let Some(last) = measured.last() else { continue };
+            let dims = &self.build.graph.fact(id).shape;
+            // In front of the first index only axes of length one may stand: then nothing has to be moved.
+            if measured.len() > 1 || dims[..last.axis].iter().any(|&dim| dim != 1) {
+                let axes = measured.iter().map(|of| of.axis).collect();
+                let inputs: Vec<ValueId> = std::iter::once(id).chain(measured.iter().map(|of| of.len)).collect();
+                self.build.graph.outputs[index].1 =
+                    self.build.add_raw(&format!("{name}.trimmed"), Trim { axes }, &inputs)?[0];
+            }
+            lengths.extend(measured.into_iter().map(|of| (index, of)));
+        }
+        for (output, Measured { axis, len }) in lengths {
+            self.build.graph.outputs.push((String::new(), len));
+            self.build.graph.lengths.push(OutputLength { output, axis });
+        }
         Ok(())
     }
 
@@ -300,6 +348,7 @@ impl<'m> Importer<'m> {
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         let opset = opsets.get(domain).copied().unwrap_or(1);
         self.build.selections.refuse_counts(node.op_type, &inputs)?;
+        lengths::refuse(&self.build, call::name(node), node.op_type, &inputs)?;
         if control::is_control_flow(domain, node.op_type) {
             return self.control(node, &inputs, opset);
         }
@@ -333,6 +382,12 @@ impl<'m> Importer<'m> {
                 Err(Error::Unsupported { node: call::name(node).to_owned(), reason }.into())
             }
             Err(Halt::Foreign) => self.foreign(node, inputs, &opsets),
+            // The lengths of a run may fit where the largest ones do not.
+            Err(Halt::Error(error @ Error::Node { .. }))
+                if inputs.iter().flatten().any(|&id| !self.build.lengths.of(id).is_empty()) =>
+            {
+                Err(Halt::Dynamic(error.to_string()))
+            }
             Err(halt) => Err(halt),
         }
     }
@@ -411,6 +466,7 @@ impl<'m> Importer<'m> {
         for (name, id) in node.inputs.iter().copied().zip(inputs).chain(captured) {
             let Some(mut id) = id else { continue };
             self.build.readable(id, call::name(node))?;
+            self.build.refuse_measured(call::name(node), &[id])?;
             if operands.iter().any(|(known, _)| *known == name) {
                 continue;
             }

@@ -4,6 +4,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::lengths::Rest;
 use super::table::{Entry, microsoft, standard};
 use crate::error::OpError;
 use crate::graph::ValueId;
@@ -218,9 +219,23 @@ pub(super) fn of_operands(cx: &Call<'_, '_>, a: ValueId, b: ValueId) -> Result<P
 
 pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let [a, b] = whole_sums(cx, [a, b], [cx.rank(a).saturating_sub(1), cx.rank(b).saturating_sub(2)])?;
     let product = of_operands(cx, a, b)?;
     let y = product.multiply(cx, a, b)?;
     Ok(vec![product.result(cx, y, Order::Plain)?])
+}
+
+/// The operands of a product whose sums are over axes of a length that only the run knows, with zeros behind it.
+fn whole_sums(cx: &mut Call<'_, '_>, ids: [ValueId; 2], axes: [usize; 2]) -> Result<[ValueId; 2], Halt> {
+    let [of_a, of_b] = [0, 1].map(|at| cx.length(ids[at], axes[at]));
+    if of_a.is_none() && of_b.is_none() {
+        return Ok(ids);
+    }
+    if of_a != of_b {
+        return Err(cx.dynamic("whether the lengths of the summed axes are the same"));
+    }
+    let zero = Rest::Number(0.0);
+    Ok([cx.filled(ids[0], &axes[..1], zero)?, cx.filled(ids[1], &axes[1..], zero)?])
 }
 
 /// `alpha * a' * b' + beta * c`, where the primes may transpose.
@@ -230,6 +245,7 @@ pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.shape_error("the operands must be matrices", &[a, b]));
     }
     let [trans_a, trans_b] = [cx.flag("transA", false)?, cx.flag("transB", false)?];
+    let [a, b] = whole_sums(cx, [a, b], [usize::from(!trans_a), usize::from(trans_b)])?;
     let depth = |id, at: usize| cx.shape(id)[at];
     if depth(a, usize::from(!trans_a)) != depth(b, usize::from(trans_b)) {
         return Err(cx.shape_error("the first operand must have as many columns as the second has rows", &[a, b]));

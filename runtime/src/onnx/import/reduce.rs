@@ -2,6 +2,8 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::lengths::{Known, Rest};
+use super::measured::moved_axes;
 use super::table::{Entry, standard};
 use crate::error::OpError;
 use crate::graph::ValueId;
@@ -66,10 +68,26 @@ fn reduce(cx: &mut Call<'_, '_>) -> Imported {
         "ReduceL1" => ReduceKind::L1,
         "ReduceL2" => ReduceKind::L2,
         "ReduceSumSquare" => ReduceKind::SumSquare,
-        _ => return log_sum_exp(cx, x, axes, keep),
+        _ => {
+            let along = axes.clone().unwrap_or_default();
+            let x = cx.filled(x, &along, Rest::Lowest)?;
+            return log_sum_exp(cx, x, axes, keep);
+        }
     };
     // Without axes, only the elementwise part of the reduction remains.
     let axes = axes.unwrap_or_default();
+    if axes.iter().any(|&axis| cx.length(x, axis).is_some()) {
+        if kind == ReduceKind::Mean {
+            return measured_mean(cx, x, &axes, keep);
+        }
+        let rest = match kind {
+            ReduceKind::Max => Rest::Lowest,
+            ReduceKind::Min => Rest::Highest,
+            ReduceKind::Prod => Rest::Number(1.0),
+            _ => Rest::Number(0.0),
+        };
+        x = cx.filled(x, &axes, rest)?;
+    }
     let is_bool = cx.dtype(x) == DType::Bool;
     if is_bool && matches!(kind, ReduceKind::Max | ReduceKind::Min) {
         x = cx.cast(x, DType::U8)?;
@@ -83,6 +101,23 @@ fn reduce(cx: &mut Call<'_, '_>) -> Imported {
         y = cx.unary(UnaryKind::Log, y)?;
     }
     Ok(vec![y])
+}
+
+/// The mean of axes whose lengths only the run knows.
+fn measured_mean(cx: &mut Call<'_, '_>, x: ValueId, axes: &[usize], keep: bool) -> Imported {
+    let dtype = cx.dtype(x);
+    if !matches!(dtype, DType::F32 | DType::F64) {
+        return Err(cx.dynamic("the number of integers that the mean is of"));
+    }
+    let mut count = cx.scalar(1i64)?;
+    for &axis in axes {
+        let len = cx.length_of(x, axis)?;
+        count = cx.count(BinaryKind::Mul, count, len)?;
+    }
+    let whole = cx.filled(x, axes, Rest::Number(0.0))?;
+    let sum = cx.reduce(ReduceKind::Sum, whole, axes, keep)?;
+    let count = cx.cast(count, dtype)?;
+    Ok(vec![cx.binary(BinaryKind::Div, sum, count)?])
 }
 
 /// `log(sum(e^x))` as `max + log(sum(e^(x - max)))`, which does not overflow.
@@ -109,14 +144,22 @@ fn log_sum_exp(cx: &mut Call<'_, '_>, x: ValueId, axes: Option<Vec<usize>>, keep
     if keep {
         return Ok(vec![y]);
     }
-    let dims: Vec<usize> = (0..from.len()).filter(|axis| !axes.contains(axis)).map(|axis| from[axis]).collect();
-    Ok(vec![cx.reshape(y, &dims)?])
+    let kept: Vec<usize> = (0..from.len()).filter(|axis| !axes.contains(axis)).collect();
+    let dims: Vec<usize> = kept.iter().map(|&axis| from[axis]).collect();
+    Ok(vec![moved_axes(cx, y, &dims, |axis| kept.iter().position(|&other| other == axis))?])
 }
 
 /// Index of the largest or smallest element along an axis.
 fn arg(cx: &mut Call<'_, '_>) -> Imported {
-    let x = cx.input(0)?;
+    let mut x = cx.input(0)?;
     let axis = cx.axis(0, cx.rank(x))?;
+    if cx.length(x, axis).is_some() {
+        // What stands behind the last element comes after an equal one.
+        if cx.flag("select_last_index", false)? {
+            return Err(cx.dynamic("the length of the axis"));
+        }
+        x = cx.filled(x, &[axis], if cx.node.op_type == "ArgMax" { Rest::Lowest } else { Rest::Highest })?;
+    }
     let op = ArgMax { axis, largest: cx.node.op_type == "ArgMax", last: cx.flag("select_last_index", false)? };
     let y = cx.add(op, &[x])?;
     if cx.flag("keepdims", true)? {
@@ -124,7 +167,7 @@ fn arg(cx: &mut Call<'_, '_>) -> Imported {
     }
     let mut dims = cx.shape(y).to_vec();
     dims.remove(axis);
-    Ok(vec![cx.reshape(y, &dims)?])
+    Ok(vec![moved_axes(cx, y, &dims, |from| if from > axis { from.checked_sub(1) } else { Some(from) })?])
 }
 
 fn cum_sum(cx: &mut Call<'_, '_>) -> Imported {
@@ -132,7 +175,11 @@ fn cum_sum(cx: &mut Call<'_, '_>) -> Imported {
     let Some(axis) = cx.integer(1)? else { return Err(cx.attribute_error("axis", "is missing")) };
     let axis = cx.axis_of(axis, cx.rank(x))?;
     let op = CumSum { axis, exclusive: cx.flag("exclusive", false)?, reverse: cx.flag("reverse", false)? };
-    cx.add_all(op, &[x])
+    let Some(len) = cx.length(x, axis) else { return cx.add_all(op, &[x]) };
+    let whole = cx.filled(x, &[axis], Rest::Number(0.0))?;
+    let y = cx.add(op, &[whole])?;
+    cx.measure(y, axis, len);
+    Ok(vec![y])
 }
 
 /// The number of elements was an attribute before opset 10.
@@ -140,13 +187,34 @@ fn top_k(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(-1, cx.rank(x))?;
     let k = match cx.has("k") {
-        true => Some(cx.int("k", 0)?),
-        false => cx.integer(1)?,
+        true => Some(Known::of(cx.int("k", 0)?)),
+        false => cx.known(1)?.and_then(|known| known.first().copied()),
     };
-    let k = k.and_then(|k| usize::try_from(k).ok());
-    let k = k.ok_or_else(|| cx.attribute_error("k", "must be given, and not negative"))?;
+    let k = k.ok_or_else(|| cx.attribute_error("k", "must be given"))?;
     let largest = cx.flag("largest", true)?;
+    if k.constant().is_none() || cx.length(x, axis).is_some() {
+        return measured_top_k(cx, x, axis, k, largest);
+    }
+    let k = k.constant().and_then(|k| usize::try_from(k).ok());
+    let k = k.ok_or_else(|| cx.attribute_error("k", "must not be negative"))?;
     cx.add_all(TopK { axis, k, largest }, &[x])
+}
+
+/// The best elements of an axis: as many as the run says, or of one whose length only the run knows.
+fn measured_top_k(cx: &mut Call<'_, '_>, x: ValueId, axis: usize, k: Known, largest: bool) -> Imported {
+    let (len, dim) = (cx.length_of(x, axis)?, cx.shape(x)[axis]);
+    let count = cx.element(1, 0, k)?;
+    let count = cx.checked_length(count, len)?;
+    let whole = cx.filled(x, &[axis], if largest { Rest::Lowest } else { Rest::Highest })?;
+    let measured = cx.build.lengths.of(whole).to_vec();
+    let k = usize::try_from(k.high.max(0)).unwrap_or(dim).min(dim);
+    let name = cx.name().to_owned();
+    let results = cx.build.add_raw(&name, TopK { axis, k, largest }, &[whole])?;
+    for &result in &results {
+        cx.build.lengths.set(result, measured.clone());
+        cx.measure(result, axis, count);
+    }
+    Ok(results)
 }
 
 /// The axes of a softmax: one since opset 13, all from some axis on before that.
@@ -161,7 +229,11 @@ fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let kind = if cx.node.op_type == "Softmax" { SoftmaxKind::Softmax } else { SoftmaxKind::LogSoftmax };
     let axes = softmax_axes(cx, cx.rank(x))?;
-    Ok(vec![softmax_of(cx, kind, x, axes)?])
+    let measured: Vec<_> = cx.build.lengths.of(x).iter().copied().filter(|of| axes.contains(&of.axis)).collect();
+    let whole = cx.filled(x, &axes, Rest::Lowest)?;
+    let y = softmax_of(cx, kind, whole, axes)?;
+    measured.into_iter().for_each(|of| cx.measure(y, of.axis, of.len));
+    Ok(vec![y])
 }
 
 /// The softmax over some axes, or its logarithm.

@@ -35,7 +35,7 @@ use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most positions of a mask.
-const MAX_POSITIONS: usize = 1 << 20;
+pub(super) const MAX_POSITIONS: usize = 1 << 20;
 
 /// Operators that compute shapes from a number of positions.
 #[rustfmt::skip]
@@ -76,6 +76,11 @@ pub(super) struct Selections {
 impl Selections {
     pub fn is_selected(&self, id: ValueId) -> bool {
         self.selected.contains_key(&id)
+    }
+
+    /// Whether any value has selected positions.
+    pub fn any(&self) -> bool {
+        !self.selected.is_empty()
     }
 
     fn reason(&self, id: ValueId) -> Option<&Rc<str>> {
@@ -374,28 +379,61 @@ mod tests {
         }
     }
 
+    /// The output of a model for a mask, with its shape.
+    fn output(model: &Model, given: &[f32], count: i64) -> (Vec<usize>, Vec<f64>) {
+        let x = Tensor::from_slice(&[3, 2], &[1.0, -2.0, 3.0, 0.5, 4.0, 8.0f32]).unwrap();
+        let (given, count) = (Tensor::from_slice(&[3], given).unwrap(), Tensor::scalar(count));
+        let mut session = model.session().unwrap();
+        session.run(&[x.view(), given.view(), count.view()]).unwrap();
+        let y = session.output(0).unwrap();
+        let numbers = match y.elements::<f32>() {
+            Some(floats) => floats.iter().map(|&it| f64::from(it)).collect(),
+            None => y.elements::<i64>().unwrap().iter().map(|&it| it as f64).collect(),
+        };
+        (y.fact().shape.to_vec(), numbers)
+    }
+
     #[test]
-    fn what_combines_counts_or_returns_positions_has_shapes_that_depend_on_data() {
-        let others: [(&[Message], &str); 6] = [
-            (&[], "rows"),
-            (&[node("ReduceSum", &["taken", "first axis"], &["y"], &[])], "y"),
-            (&[node("Shape", &["taken"], &["y"], &[])], "y"),
-            (&[node("Size", &["taken"], &["n"], &[]), node("Add", &["n", "count"], &["y"], &[])], "y"),
-            (&[node("CumSum", &["taken", "first"], &["y"], &[])], "y"),
+    fn what_combines_counts_or_returns_positions_gets_those_that_there_are() {
+        type Want = (&'static [usize], &'static [f64]);
+        let cases: [(&[Message], &str, [Want; 2]); 5] = [
+            (&[], "rows", [(&[2, 1], &[0.0, 2.0]), (&[0, 1], &[])]),
             (
-                &[
-                    node("NonZero", &["given"], &["other"], &[]),
-                    node("Transpose", &["other"], &["indices"], &[]),
-                    node("ScatterND", &["zeros", "indices", "taken"], &["y"], &[]),
-                ],
+                &[node("ReduceSum", &["taken", "first axis"], &["y"], &[])],
                 "y",
+                [(&[1, 2], &[5.0, 6.0]), (&[1, 2], &[0.0, 0.0])],
+            ),
+            (&[node("Shape", &["taken"], &["y"], &[])], "y", [(&[2], &[2.0, 2.0]), (&[2], &[0.0, 2.0])]),
+            (
+                &[node("Size", &["taken"], &["n"], &[]), node("Add", &["n", "count"], &["y"], &[])],
+                "y",
+                [(&[], &[14.0]), (&[], &[10.0])],
+            ),
+            (
+                &[node("CumSum", &["taken", "first"], &["y"], &[])],
+                "y",
+                [(&[2, 2], &[1.0, -2.0, 5.0, 6.0]), (&[0, 2], &[])],
             ),
         ];
-        for (then, output) in others {
-            let bytes = selecting(then, output);
-            let options = Options::default();
-            let error = crate::onnx::imported(&bytes, &options.limits.file, &options.shapes).err().unwrap();
-            assert!(error.to_string().contains("(NonZero): how many"), "{output}: {error}");
+        for (then, name, wanted) in cases {
+            let model = Model::from_bytes(&selecting(then, name), &Options::default()).unwrap();
+            assert_eq!(model.fallback_reason(), None, "{name}");
+            for (given, (shape, numbers)) in [[1.0, 0.0, 2.0], [0.0; 3]].iter().zip(wanted) {
+                assert_eq!(output(&model, given, 10), (shape.to_vec(), numbers.to_vec()), "{then:?}");
+            }
         }
+    }
+
+    #[test]
+    fn rows_scattered_to_the_positions_of_another_mask_have_shapes_that_depend_on_data() {
+        let then = [
+            node("NonZero", &["given"], &["other"], &[]),
+            node("Transpose", &["other"], &["indices"], &[]),
+            node("ScatterND", &["zeros", "indices", "taken"], &["y"], &[]),
+        ];
+        let options = Options::default();
+        let imported = crate::onnx::imported(&selecting(&then, "y"), &options.limits.file, &options.shapes);
+        let error = imported.err().unwrap();
+        assert!(error.to_string().contains("(ScatterND): the length of input"), "{error}");
     }
 }

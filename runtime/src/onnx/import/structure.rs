@@ -3,12 +3,19 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::{cast_to, expand_to, one_element};
+use super::lengths::Known;
+use super::measured::{
+    Target, measured_concat, measured_expand, measured_range, measured_reshape, measured_slice, measured_tile,
+    moved_axes, targets,
+};
 use super::selected::count;
 use super::table::{Entry, microsoft, standard};
 use super::tensor;
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
+use crate::ops::binary::BinaryKind;
 use crate::ops::broadcast::{Expand, Tile};
+use crate::ops::cast::Cast;
 use crate::ops::compare::CompareKind;
 use crate::ops::concat::Concat;
 use crate::ops::gather::Gather;
@@ -81,7 +88,7 @@ fn constant(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Dimensions from integers, which must not be negative.
-fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
+pub(super) fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
     let mut dims = cx.reserve(integers.len())?;
     for &dim in integers {
         let dim = usize::try_from(dim);
@@ -92,8 +99,8 @@ fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
 
 /// Without a value, f32 zeros.
 fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
-    let dims = cx.required_integers(0)?;
-    let dims = dims_of(cx, &dims)?;
+    let asked = targets(cx, 0)?;
+    let dims = cx.list(asked.iter().map(Target::planned))?;
     let value = cx.tensor("value")?;
     let value = match one_element(cx, value)? {
         Some(value) => value,
@@ -101,7 +108,18 @@ fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
     };
     let shape = Shape::new(&dims).map_err(|e| cx.at(e))?;
     let declared = cx.build.half(value);
-    let y = cx.add(Expand { shape }, &[value])?;
+    let mut y = cx.add(Expand { shape }, &[value])?;
+    if asked.iter().any(|target| matches!(target, Target::Computed(..))) && cx.constant_of(y).is_some() {
+        // The lengths must not be those of a constant.
+        let (name, to) = (cx.name().to_owned(), cx.dtype(y));
+        y = cx.build.add_raw(&name, Cast { to }, &[y])?[0];
+    }
+    for (axis, target) in asked.into_iter().enumerate() {
+        if let Target::Computed(known, at) = target {
+            let len = cx.computed_length(0, at, known)?;
+            cx.measure(y, axis, len);
+        }
+    }
     cx.build.declare(y, declared)?;
     Ok(vec![y])
 }
@@ -112,6 +130,9 @@ fn shape(cx: &mut Call<'_, '_>) -> Imported {
     let rank = dims.len() as i64;
     let bound = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
     let (start, end) = (bound(cx.int("start", 0)?), bound(cx.int("end", rank)?));
+    if (start..end).any(|axis| cx.length(x, axis).is_some()) {
+        return Ok(vec![cx.dims(x, start, end)?]);
+    }
     let part = |dims: &[i64]| dims.get(start..end).unwrap_or_default().to_vec();
     let dims = part(&dims);
     let dims = cx.elements(&[dims.len()], &dims)?;
@@ -120,6 +141,14 @@ fn shape(cx: &mut Call<'_, '_>) -> Imported {
 
 fn size(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    if cx.is_measured(x) {
+        let mut elements = cx.scalar(1i64)?;
+        for axis in 0..cx.rank(x) {
+            let len = cx.length_of(x, axis)?;
+            elements = cx.count(BinaryKind::Mul, elements, len)?;
+        }
+        return Ok(vec![elements]);
+    }
     let elements = cx.scalar(cx.shape(x).elements() as i64)?;
     count(cx, x, elements, |dims| vec![dims.iter().product()])
 }
@@ -128,6 +157,9 @@ fn size(cx: &mut Call<'_, '_>) -> Imported {
 fn range(cx: &mut Call<'_, '_>) -> Imported {
     let ids = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let dtype = cx.dtype(ids[0]);
+    if ids.iter().any(|&id| cx.constant_of(id).is_none()) {
+        return measured_range(cx, dtype);
+    }
     let mut ends = [0f64; 3];
     let mut integers = [0i64; 3];
     for (index, id) in ids.into_iter().enumerate() {
@@ -241,6 +273,9 @@ fn dropout(cx: &mut Call<'_, '_>) -> Imported {
 /// The shape was an attribute before opset 5. 0 keeps a dimension, -1 is computed from the others.
 fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    if !cx.has("shape") && (cx.is_measured(x) || cx.optional(1).is_some_and(|shape| cx.constant_of(shape).is_none())) {
+        return measured_reshape(cx, x);
+    }
     let asked = match cx.ints("shape")? {
         Some(shape) => shape,
         None => cx.required_integers(1)?,
@@ -297,6 +332,15 @@ fn flatten(cx: &mut Call<'_, '_>) -> Imported {
     };
     let (before, behind) = cx.shape(x).split_at(axis);
     let dims = [before.iter().product(), behind.iter().product()];
+    if cx.is_measured(x) {
+        // The axis with such a length stays alone in its part, or the other part is 1.
+        let open = if (0..axis).any(|axis| cx.length(x, axis).is_some()) { 0 } else { 1 };
+        let mut asked = [dims[0] as i64, dims[1] as i64];
+        asked[open] = -1;
+        let shape = cx.elements(&[2], &asked)?;
+        cx.inputs = vec![Some(x), Some(shape)];
+        return measured_reshape(cx, x);
+    }
     Ok(vec![cx.reshape(x, &dims)?])
 }
 
@@ -306,13 +350,20 @@ fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
     let dims = cx.shape(x).to_vec();
     let gone: Vec<usize> = match cx.ints_or_input("axes", 1)?.filter(|axes| !axes.is_empty()) {
         Some(axes) => cx.axes_of(&axes, dims.len())?,
+        None if (0..dims.len()).any(|axis| dims[axis] > 0 && cx.length(x, axis).is_some()) => {
+            return Err(cx.dynamic("which axes have length 1"));
+        }
         None => (0..dims.len()).filter(|&axis| dims[axis] == 1).collect(),
     };
+    if gone.iter().any(|&axis| cx.length(x, axis).is_some()) {
+        return Err(cx.dynamic("whether a squeezed axis has length 1"));
+    }
     if gone.iter().any(|&axis| dims[axis] != 1) {
         return Err(cx.shape_error("a squeezed axis must have length 1", &[x]));
     }
-    let dims: Vec<usize> = (0..dims.len()).filter(|axis| !gone.contains(axis)).map(|axis| dims[axis]).collect();
-    Ok(vec![cx.reshape(x, &dims)?])
+    let kept: Vec<usize> = (0..dims.len()).filter(|axis| !gone.contains(axis)).collect();
+    let dims: Vec<usize> = kept.iter().map(|&axis| dims[axis]).collect();
+    Ok(vec![moved_axes(cx, x, &dims, |axis| kept.iter().position(|&other| other == axis))?])
 }
 
 fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
@@ -320,9 +371,10 @@ fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
     let Some(axes) = cx.ints_or_input("axes", 1)? else { return Err(cx.attribute_error("axes", "is missing")) };
     let new = cx.axes_of(&axes, cx.rank(x) + axes.len())?;
     let mut kept = cx.shape(x).to_vec().into_iter();
-    let dims = (0..cx.rank(x) + new.len()).map(|axis| if new.contains(&axis) { 1 } else { kept.next().unwrap_or(1) });
+    let all = cx.rank(x) + new.len();
+    let dims = (0..all).map(|axis| if new.contains(&axis) { 1 } else { kept.next().unwrap_or(1) });
     let dims = cx.list(dims)?;
-    Ok(vec![cx.reshape(x, &dims)?])
+    Ok(vec![moved_axes(cx, x, &dims, |axis| (0..all).filter(|to| !new.contains(to)).nth(axis))?])
 }
 
 impl Call<'_, '_> {
@@ -359,6 +411,7 @@ fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let axis = cx.axis(1, rank)?;
     match *inputs.as_slice() {
         [one] => Ok(vec![one]),
+        _ if inputs.iter().any(|&id| cx.length(id, axis).is_some()) => Ok(vec![measured_concat(cx, axis, &inputs)?]),
         _ => cx.add_all(Concat { axis }, &inputs),
     }
 }
@@ -401,18 +454,32 @@ fn split(cx: &mut Call<'_, '_>) -> Imported {
 fn slice(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (starts, ends, axes, steps) = match (cx.ints("starts")?, cx.ints("ends")?) {
-        (Some(starts), Some(ends)) => (starts, ends, cx.ints("axes")?, None),
-        _ => (cx.required_integers(1)?, cx.required_integers(2)?, cx.integers(3)?, cx.integers(4)?),
+        (Some(starts), Some(ends)) => {
+            let constant = |of: Vec<i64>| of.into_iter().map(Known::of).collect::<Vec<_>>();
+            (constant(starts), constant(ends), cx.ints("axes")?, None)
+        }
+        _ => {
+            let missing = |index: usize| cx.at(OpError::Value(format!("input {index} is missing")));
+            let (starts, ends) = (cx.known(1)?, cx.known(2)?);
+            let (starts, ends) = (starts.ok_or_else(|| missing(1))?, ends.ok_or_else(|| missing(2))?);
+            (starts, ends, cx.integers(3)?, cx.known(4)?)
+        }
     };
     let axes = axes.map_or_else(|| cx.list(0..starts.len() as i64), Ok)?;
-    let steps = steps.map_or_else(|| cx.copies(1, starts.len()), Ok)?;
+    let steps = steps.map_or_else(|| cx.copies(Known::of(1), starts.len()), Ok)?;
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(cx.at(OpError::Value("starts, ends, axes and steps have different lengths".into())));
     }
     cx.axes_of(&axes, cx.rank(x))?;
     let mut y = x;
-    for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
+    for (at, axis) in axes.into_iter().enumerate() {
         let axis = cx.axis_of(axis, cx.rank(x))?;
+        let bounds = [starts[at], ends[at], steps[at]];
+        let constants = bounds.map(|known| known.constant());
+        let ([Some(start), Some(end), Some(step)], None) = (constants, cx.length(y, axis)) else {
+            y = measured_slice(cx, y, axis, at, bounds)?;
+            continue;
+        };
         let dim = cx.shape(y)[axis];
         let slice = Slice::from_bounds(axis, dim, start, end, step);
         let slice = slice.ok_or_else(|| cx.attribute_error("steps", "is 0, or too large"))?;
@@ -425,6 +492,10 @@ fn slice(cx: &mut Call<'_, '_>) -> Imported {
 
 fn expand(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    let computed = cx.optional(1).is_some_and(|shape| cx.constant_of(shape).is_none());
+    if computed || cx.is_measured(x) {
+        return measured_expand(cx, x);
+    }
     let dims = cx.required_integers(1)?;
     let dims = dims_of(cx, &dims)?;
     Ok(vec![expand_to(cx, x, &dims)?])
@@ -433,6 +504,9 @@ fn expand(cx: &mut Call<'_, '_>) -> Imported {
 /// Before opset 6, a number of tiles along one axis.
 fn tile(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    if cx.is_measured(x) || cx.optional(1).is_some_and(|repeats| cx.constant_of(repeats).is_none()) {
+        return measured_tile(cx, x);
+    }
     let repeats = cx.required_integers(1)?;
     let repeats = dims_of(cx, &repeats)?;
     if repeats.len() != cx.rank(x) {

@@ -16,6 +16,7 @@ use crate::reserve;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// The files with tensors.
+#[derive(Clone)]
 pub(in crate::onnx) struct Files {
     /// The model file.
     pub model: Bytes,
@@ -76,7 +77,7 @@ pub(super) fn computed_as(dtype: DType) -> (DType, Option<DType>) {
 ///
 /// # Errors
 /// [`Error::Unsupported`], naming the type and the value.
-pub(super) fn known_dtype(number: i64, name: &str) -> Result<DType> {
+pub(in crate::onnx) fn known_dtype(number: i64, name: &str) -> Result<DType> {
     let element = ElementType::from_number(number);
     element.and_then(dtype).ok_or_else(|| {
         let dtype = element.map_or_else(|| format!("type {number}"), |element| element.name().to_owned());

@@ -88,6 +88,11 @@ impl<'m> Declared<'m> {
         !self.settings.is_empty() || !self.state.is_empty()
     }
 
+    /// Whether the output at a position replaces state.
+    pub fn carries(&self, output: usize) -> bool {
+        self.state.values().any(|next| *next == output)
+    }
+
     /// Whether the session holds this input.
     pub fn contains(&self, input: &str) -> bool {
         self.settings.contains(input) || self.state.contains_key(input)

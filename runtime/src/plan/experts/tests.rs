@@ -24,14 +24,14 @@ const EACH: u64 = 2 * WIDTH as u64 * WIDTH as u64 * 4;
 fn network(tokens: usize, one_router: bool) -> Graph {
     let (mut graph, mut random) = (Graph::new(), Random(11));
     let shape = |dims: &[usize]| Shape::new(dims).unwrap();
-    let mut x = graph.add_input("x", Fact::new(DType::F32, shape(&[tokens, WIDTH])));
+    let mut x = graph.add_input("x", Fact::new(DType::F32, shape(&[tokens, WIDTH]))).unwrap();
     let mut shared = None;
     for layer in 0..LAYERS {
         let add = |graph: &mut Graph, suffix: &str, op: crate::ops::Op, inputs: &[ValueId]| {
             graph.add_node(format!("{suffix}{layer}"), op, inputs).unwrap()[0]
         };
         let indices = shared.unwrap_or_else(|| {
-            let gate = graph.add_constant(format!("gate{layer}"), random.floats(&[1, WIDTH, EXPERTS]));
+            let gate = graph.add_constant(format!("gate{layer}"), random.floats(&[1, WIDTH, EXPERTS])).unwrap();
             let rows = add(&mut graph, "gates", Reshape { shape: shape(&[1, tokens, WIDTH]) }.into(), &[x]);
             let product = MatMul { transposed: false, activation: Activation::None };
             let logits = add(&mut graph, "logits", product.into(), &[rows, gate]);
@@ -42,7 +42,7 @@ fn network(tokens: usize, one_router: bool) -> Graph {
         shared = one_router.then_some(indices);
         let mut rows = add(&mut graph, "rows", Reshape { shape: shape(&[tokens, 1, WIDTH]) }.into(), &[x]);
         for (name, [from, to]) in [("up", [WIDTH, 2 * WIDTH]), ("down", [2 * WIDTH, WIDTH])] {
-            let matrices = graph.add_constant(format!("{name}s{layer}"), random.floats(&[EXPERTS, from, to]));
+            let matrices = graph.add_constant(format!("{name}s{layer}"), random.floats(&[EXPERTS, from, to])).unwrap();
             let op = Routed { transposed: false, has_bias: false, activation: Activation::Tanh };
             rows = add(&mut graph, name, op.into(), &[rows, indices, matrices]);
         }
