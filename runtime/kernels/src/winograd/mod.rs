@@ -201,7 +201,7 @@ impl Variant {
     /// Multiply-adds that could start while one point of one register is transformed: a load, a store and about five
     /// additions. Products on AVX-512 are so fast that the second-level cache, which the points go through, is what the
     /// transforms wait for (measured on a Sapphire Rapids core); those of many points do not fit in the registers either.
-    /// Where products start at half the rate, half as many could start; up to six points, where it was measured.
+    /// Where products start at half the rate, half as many could start.
     fn transform_cost(&self) -> f64 {
         let cost = match (self.isa, self.side) {
             (Isa::Avx512, 4 | 6) => 28.0,
@@ -209,7 +209,12 @@ impl Variant {
             (Isa::Avx512, _) => 100.0,
             _ => 7.0,
         };
-        if self.isa.has_half_rate() && self.side <= 6 { cost / 2.0 } else { cost }
+        if self.has_half_rate() { cost / 2.0 } else { cost }
+    }
+
+    /// Whether products start at half the rate; only up to six points, for which it was measured.
+    fn has_half_rate(&self) -> bool {
+        self.side <= 6 && self.isa.has_half_rate()
     }
 
     /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, whose first rows take at least
@@ -226,7 +231,7 @@ impl Variant {
         // half the rate, half as many registers arrive meanwhile.
         let arrival = match packed_len(self, shape) * size_of::<f32>() {
             0..0x8_0000 => 1.0,
-            _ if width > 8 && !self.isa.has_half_rate() => 20.0,
+            _ if width > 8 && !self.has_half_rate() => 20.0,
             0x8_0000..0x100_0000 => 5.0,
             _ => 8.0,
         };
