@@ -24,7 +24,7 @@ class Graph:
         self.settings: dict[str, list[np.ndarray]] = {}
         # Whether ONNX's reference evaluator computes the expected outputs, instead of ONNX Runtime.
         self.reference, self._definitions = False, [ConvInteger]
-        self._nodes, self._constants = [], []
+        self._nodes, self._constants, self._sparse = [], [], []
 
     # Random choices.
 
@@ -79,6 +79,16 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
+    def sparse(self, array: np.ndarray) -> str:
+        """A sparse initializer, with indices of positions or of coordinates."""
+        name, at = f"c{len(self._constants)}s{len(self._sparse)}", np.flatnonzero(array)
+        values = numpy_helper.from_array(array.reshape(-1)[at], name)
+        if self.chance():
+            at = np.stack(np.unravel_index(at, array.shape), axis=1)
+        indices = numpy_helper.from_array(at.astype(np.int64), f"{name}.indices")
+        self._sparse.append(helper.make_sparse_tensor(values, indices, array.shape))
+        return name
+
     def setting(self, *values, dtype=np.float32) -> str:
         """An input that is a setting: the model runs at each of these values."""
         name = f"set{len(self.settings)}"
@@ -106,7 +116,9 @@ class Graph:
         inputs = [self._value(name, array) for name, array in (self.inputs | defaults).items()]
         untyped = [onnx.ValueInfoProto(name=name) for name in outputs]
         constants = self._constants + [numpy_helper.from_array(array, name) for name, array in defaults.items()]
-        graph = helper.make_graph(self._nodes, "case", inputs, untyped, constants)
+        graph = helper.make_graph(
+            self._nodes, "case", inputs, untyped, constants, sparse_initializer=self._sparse
+        )
         opsets = [helper.make_opsetid("", self.opset)]
         classical = [node.op_type for node in self._nodes if node.domain == "ai.onnx.ml"]
         if classical:

@@ -1,5 +1,6 @@
 """Random networks whose weights are mostly zeros: stems, bottlenecks with squeeze-and-excite, shortcuts and pooling, at
-densities from 100 % to 0.2 %, with filters and whole layers of zeros; images from 1x1 to 30x30, including odd sizes.
+densities from 100 % to 0.2 %, with filters and whole layers of zeros, exact in half precision or not, stored as they are or
+as sparse initializers; images from 1x1 to 30x30, including odd sizes.
 """
 
 import numpy as np
@@ -19,7 +20,12 @@ def _thinned(g: Graph, *shape) -> np.ndarray:
         weights[g.random.random(shape[0]) < 0.3] = 0
     if g.chance(0.05):
         weights[:] = 0
-    return weights
+    return weights.astype(np.float16).astype(np.float32) if g.chance() else weights
+
+
+def _stored(g: Graph, weights: np.ndarray) -> str:
+    """An initializer, sometimes a sparse one."""
+    return g.sparse(weights) if g.chance(0.3) and weights.any() else g.constant(weights)
 
 
 def _activated(g: Graph, x: str) -> str:
@@ -34,7 +40,7 @@ def _activated(g: Graph, x: str) -> str:
 def _convolution(g: Graph, x: str, shape, kernel=1, stride=1, groups=1, dense=False) -> str:
     """A convolution with weights of `shape`."""
     make = g.normal if dense else lambda *shape: _thinned(g, *shape)
-    operands = [g.constant(make(*shape, kernel, kernel)), g.constant(g.normal(shape[0], scale=0.3))]
+    operands = [_stored(g, make(*shape, kernel, kernel)), g.constant(g.normal(shape[0], scale=0.3))]
     pads = [kernel // 2] * 4
     return g.node("Conv", x, *operands[: 1 + g.chance(0.8)], strides=[stride] * 2, pads=pads, group=groups)
 
@@ -83,7 +89,7 @@ def pruned_network(g):
     if g.chance(0.2):
         return g.node("MaxPool", x, kernel_shape=[1, 1])
     x = g.node("Flatten", g.node("GlobalAveragePool", x))
-    return g.node("Gemm", x, g.constant(_thinned(g, g.between(2, 90), channels)), transB=1)
+    return g.node("Gemm", x, _stored(g, _thinned(g, g.between(2, 90), channels)), transB=1)
 
 
 @case

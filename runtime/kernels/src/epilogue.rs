@@ -78,6 +78,13 @@ impl Epilogue<'_> {
         (in_registers, (activation != Activation::None || self.residual.is_some()).then_some(rest))
     }
 
+    /// All of it but the bias, for the stored tile of a kernel that applies nothing in registers.
+    pub(crate) fn afterwards(&self) -> Option<Rest<'_>> {
+        let Self { activation, residual, residual_first, .. } = *self;
+        let rest = Rest { activation, residual, residual_first };
+        (activation != Activation::None || residual.is_some()).then_some(rest)
+    }
+
     /// The activation that remains for the stored tile, if a kernel does not apply it in registers.
     pub(crate) fn later(&self) -> Option<Activation> {
         match self.in_registers() {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,27 @@ impl Isa {
             _ => false,
         }
     }
+
+    /// Whether this CPU computes the instruction set's multiply-adds in two halves, so that it starts one per cycle; the
+    /// cost models assume two. That is AVX-512 on a Zen 4 core.
+    pub fn has_half_rate(self) -> bool {
+        static ZEN4: OnceLock<bool> = OnceLock::new();
+        self == Isa::Avx512 && self.is_available() && *ZEN4.get_or_init(is_of_family_19h)
+    }
+}
+
+/// Whether it is an AMD CPU of family 19h; of those, Zen 4 has AVX-512.
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+fn is_of_family_19h() -> bool {
+    use std::arch::x86_64::__cpuid;
+    let (vendor, version) = (__cpuid(0).ebx, __cpuid(1).eax);
+    let family = (version >> 8 & 0xf) + (version >> 20 & 0xff);
+    vendor == u32::from_le_bytes(*b"Auth") && family == 0x19
+}
+
+#[cfg(not(all(target_arch = "x86_64", feature = "avx512")))]
+fn is_of_family_19h() -> bool {
+    false
 }
 
 impl fmt::Display for Isa {
@@ -158,5 +180,10 @@ mod tests {
         let available: Vec<Isa> = Isa::available().collect();
         assert_eq!(available[0], Isa::Scalar);
         assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn only_avx512_may_have_half_the_rate() {
+        assert!(Isa::ALL.into_iter().all(|isa| !isa.has_half_rate() || isa == Isa::Avx512));
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn prefetch_line_early(at: *const u8) {
 
 /// Prefetches elements that will be read soon into the second-level cache: worthwhile if memory is idle during one
 /// computation and the next would wait for it.
-#[inline]
+#[inline(always)]
 pub(crate) fn prefetch<T>(numbers: &[T]) {
     for line in numbers.iter().step_by(LINE / size_of::<T>()) {
         let at: *const T = line;

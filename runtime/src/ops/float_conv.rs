@@ -38,31 +38,64 @@ pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: boo
     let weights = if constant { cx.weights() } else { conv::Weights::F32 };
     let mut task = Task { constant, weights, spacious: cx.memory == Memory::Fast, ..Task::new(shape) };
     if let Some(weights) = constant.then(|| cx.constants.get(WEIGHTS).copied().flatten()).flatten() {
-        task.nonzeros = nonzeros(weights).unwrap_or(task.nonzeros);
+        task = Nonzeros::of(weights).map_or(task, |nonzeros| nonzeros.task(task));
     }
+    // A package may hold the weights in either dtype.
+    task.are_halves |= cx.packing.is_some();
     task
 }
 
-/// The approximate number of nonzero weights: all of them if none of the [`SAMPLES`] is zero, so that the weights of a
-/// dense network are not all read.
-pub(crate) fn nonzeros(tensor: &Tensor) -> Option<usize> {
-    let weights = tensor.peek::<f32>()?;
-    let sample = |index: usize| {
-        let first = index * weights.len() / SAMPLES;
-        weights.part(first..weights.len().min(first + SAMPLE)).iter().any(|weight| weight == 0.0)
-    };
-    Some(if (0..SAMPLES).any(sample) { count(tensor, weights) } else { weights.len() })
+/// What a sparse kernel's choice depends on: the nonzero weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Nonzeros {
+    count: usize,
+    /// Whether half precision represents them exactly; false if they were not read.
+    are_halves: bool,
 }
 
-/// The number of nonzero weights. Of weights in a model file, only a part is in memory at a time.
-fn count(tensor: &Tensor, weights: Peek<'_, f32>) -> usize {
-    let count = |first: usize| {
-        let part = first..weights.len().min(first + PART);
-        let count = weights.part(part.clone()).iter().filter(|&weight| weight != 0.0).count();
-        tensor.evict_part(part.start * size_of::<f32>()..part.end * size_of::<f32>());
-        count
-    };
-    (0..weights.len()).step_by(PART).map(count).sum()
+impl Nonzeros {
+    /// Approximate: all of the weights if none of the [`SAMPLES`] is zero, so that the weights of a dense network are not
+    /// all read.
+    pub fn of(tensor: &Tensor) -> Option<Self> {
+        let weights = tensor.peek::<f32>()?;
+        let sample = |index: usize| {
+            let first = index * weights.len() / SAMPLES;
+            weights.part(first..weights.len().min(first + SAMPLE)).iter().any(|weight| weight == 0.0)
+        };
+        let any = (0..SAMPLES).any(sample);
+        Some(if any { Self::exact(tensor, weights) } else { Self { count: weights.len(), are_halves: false } })
+    }
+
+    /// Exact. Of weights in a model file, only a part is in memory at a time.
+    fn exact(tensor: &Tensor, weights: Peek<'_, f32>) -> Self {
+        let mut all = Self { count: 0, are_halves: true };
+        for first in (0..weights.len()).step_by(PART) {
+            let range = first..weights.len().min(first + PART);
+            let part = weights.part(range.clone());
+            all.count += part.iter().filter(|&weight| weight != 0.0).count();
+            all.are_halves = all.are_halves && part.iter().all(is_half);
+            tensor.evict_part(range.start * size_of::<f32>()..range.end * size_of::<f32>());
+        }
+        all
+    }
+
+    /// Their number.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The task with these weights.
+    pub fn task<'a>(&self, task: Task<'a>) -> Task<'a> {
+        Task { nonzeros: self.count, are_halves: self.are_halves, ..task }
+    }
+}
+
+/// Whether half precision represents a number exactly.
+fn is_half(x: f32) -> bool {
+    // Eleven significant bits; below the normal numbers, multiples of the smallest one.
+    let magnitude = x.abs();
+    let normal = x.to_bits() & 0x1fff == 0 && (2f32.powi(-14)..=65504.0).contains(&magnitude);
+    normal || (magnitude < 2f32.powi(-14) && (magnitude * 2f32.powi(24)).fract() == 0.0)
 }
 
 /// Chooses a kernel for a task, and packs the weights if they are constant.
@@ -134,7 +167,8 @@ pub(super) fn store(
     let tensor = cx.constants.get(position).copied().flatten().ok_or(OpError::Operand(position))?;
     let weights = cx.peek(position)?;
     // Dense layouts do not depend on it.
-    let nonzeros = if kernel.name().starts_with(SPARSE) { count(tensor, weights) } else { task.nonzeros };
+    let nonzeros =
+        if kernel.name().starts_with(SPARSE) { Nonzeros::exact(tensor, weights).count } else { task.nonzeros };
     let mut bytes = cx.allocate(kernel.packed_len(shape, nonzeros))?;
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
     match part {
@@ -207,10 +241,12 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
     use skipstone_kernels::Isa;
     use skipstone_kernels::activation::Activation;
     use skipstone_kernels::arena::AlignedVec;
 
+    use super::is_half;
     use crate::bytes::Bytes;
     use crate::graph::Graph;
     use crate::ops::check::{Random, assert_close, single};
@@ -220,11 +256,13 @@ mod tests {
     use crate::tensor::Tensor;
     use crate::{Info, Model, package};
 
-    /// A classifier on one row, with one in `every` weights nonzero, and the row.
-    fn classifier(every: usize) -> (Graph, Tensor) {
+    /// A classifier on one row, with one in `every` weights nonzero, all of them in half precision if `halves`; and the
+    /// row.
+    fn classifier(every: usize, halves: bool) -> (Graph, Tensor) {
         let (mut random, [channels, classes]) = (Random(5), [960, 1280]);
         let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
-        let weights = (0..channels * classes).map(|i| if i % every == 0 { random.float() } else { 0.0 });
+        let rounded = |x: f32| if halves { f16::from_f32(x).to_f32() } else { x };
+        let weights = (0..channels * classes).map(|i| if i % every == 0 { rounded(random.float()) } else { 0.0 });
         let weights = Tensor::from_slice(&[1, classes, channels], &weights.collect::<Vec<f32>>()).unwrap();
         let op = MatMul { transposed: true, activation: Activation::Relu };
         (single(op, &[row.clone(), weights, bias], &[1, 2]), row)
@@ -234,6 +272,41 @@ mod tests {
         let mut session = model.session().unwrap();
         session.run(&[row.view()]).unwrap();
         session.output(0).unwrap().to_tensor()
+    }
+
+    #[test]
+    fn halves_are_what_half_precision_represents() {
+        for bits in 0..=u16::MAX {
+            let half = f16::from_bits(bits);
+            let x = half.to_f32();
+            assert_eq!(is_half(x), half.is_finite(), "{x}");
+            assert!(!is_half(f32::from_bits(x.to_bits() ^ 1)), "next to {x}");
+        }
+        assert!(!is_half(65536.0) && !is_half(f32::MAX));
+    }
+
+    #[test]
+    fn sparse_weights_that_are_halves_take_four_bytes() {
+        for (exact, precision) in [(true, Precision::F32), (false, Precision::F32), (false, Precision::F16)] {
+            let (graph, row) = classifier(20, exact);
+            let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();
+            let halves = exact || precision == Precision::F16;
+            let tolerance = if halves && !exact { 0.05 } else { 1e-4 };
+            for isa in Isa::available() {
+                let options = Options { precision, ..Options::default().isa(isa) };
+                let model = Model::from_graph(graph.clone(), &options).unwrap();
+                let kernel = &model.plan().unwrap().steps[0].choice.kernel;
+                assert_eq!(kernel.starts_with("sparse_f16_"), halves, "{kernel}");
+                assert_close(&answer(&model, &row), &want[0], tolerance, kernel);
+            }
+            let mut graph = graph;
+            crate::graph::optimize(&mut graph).unwrap();
+            let target = Target { isa: Isa::detect(), threads: 1, memory: Memory::Fast, precision };
+            let package = package::write(&graph, &Info::default(), Some(target), None).unwrap();
+            assert_eq!(package.len() < 270_000, halves, "{} bytes", package.len());
+            let model = Model::from_bytes(&package, &Options { precision, ..Options::default() }).unwrap();
+            assert_close(&answer(&model, &row), &want[0], tolerance, "from a package");
+        }
     }
 
     #[test]
@@ -255,7 +328,7 @@ mod tests {
     #[test]
     fn sparsity_chooses_the_kernel_and_a_package_keeps_it() {
         for (every, is_sparse) in [(1, false), (2, false), (101, true)] {
-            let (graph, row) = classifier(every);
+            let (graph, row) = classifier(every, false);
             let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();
             for isa in Isa::available() {
                 let model = Model::from_graph(graph.copy().unwrap(), &Options::default().isa(isa)).unwrap();

@@ -3,23 +3,26 @@
 //!
 //! The packed weights of these channels are copied into scratch, and the kernel runs as if the convolution had no
 //! others. Copying touches each weight once, while the convolution multiplies by it once per pixel (or per tile in a
-//! Winograd convolution), so it costs little from a few dozen pixels. If all channels are active, nothing is copied.
+//! Winograd convolution), so it costs little from a few dozen pixels. If all channels are active, nothing is copied. With
+//! memory to spare, the weights are then also packed for the kernel of a convolution without masks, which may store them
+//! in a form that is too large to select from.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::scalar::apply;
 use skipstone_kernels::conv::{
-    Active, Conv as Operands, ConvShape, FLOATS, Filters, FloatKernel, Task, Weights, candidates,
+    Active, Conv as Operands, ConvShape, FLOATS, Filters, FloatKernel, Task, Weights, by_name, candidates,
 };
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::pace::Pace;
 
 use super::conv::Conv;
-use super::float_conv::{self, Bound};
+use super::float_conv;
 use super::image::{ImageDims, Layout};
 use super::masked::MaskOperand;
 use super::roles::Role;
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, PlanContext};
+use crate::options::Memory;
 use crate::tensor::Fact;
 
 /// Alignment of parts of the scratch in elements: a cache line.
@@ -66,22 +69,53 @@ pub(super) fn plan(cx: &PlanContext<'_>, conv: &Conv, shape: &ConvShape) -> Resu
         let registers = kernel.packed_len(&usual, 0) / size_of::<f32>() / lanes(cx.isa);
         *cost += COPY * registers as f64;
     }
-    let (kernel, candidates) =
-        cx.choose(&(conv, "masked"), kernels, |k| k.name().to_owned(), |k| k.layout().to_owned())?;
+    let dense = dense(cx, shape);
+    let of = |kernel: &dyn FloatKernel, name: fn(&dyn FloatKernel) -> &'static str| match dense {
+        Some(dense) if dense.layout() != kernel.layout() => format!("{}{BESIDE}{}", name(kernel), name(dense)),
+        _ => name(kernel).to_owned(),
+    };
+    let (name, form) =
+        (|k: &&'static dyn FloatKernel| of(*k, |k| k.name()), |k: &&'static dyn FloatKernel| of(*k, |k| k.layout()));
+    let (kernel, candidates) = cx.choose(&(conv, "masked"), kernels, name, form)?;
+    let dense = dense.filter(|dense| dense.layout() != kernel.layout());
+    let pack = |role: usize, kernel: &dyn FloatKernel| {
+        float_conv::store(cx, (role, Conv::WEIGHTS), kernel, &Task::new(shape), |w| Filters::Oihw(w))
+    };
     let parts: usize = Parts::new(kernel, shape).0.iter().sum();
+    let selected = kernel.scratch_bound(shape, cx.threads);
+    let whole = dense.map_or(0, |dense| dense.scratch_len(&ConvShape { batch: 1, ..shape.clone() }, false, cx.threads));
+    let packed = [Some(kernel), dense].into_iter().flatten().enumerate();
     Ok(Choice {
-        kernel: kernel.name().to_owned(),
+        kernel: name(&kernel),
         candidates,
-        packed: vec![float_conv::store(cx, (0, Conv::WEIGHTS), kernel, &Task::new(shape), |w| Filters::Oihw(w))?],
-        form: Some(kernel.layout().to_owned()),
+        packed: packed.map(|(role, kernel)| pack(role, kernel)).collect::<Result<_, _>>()?,
+        form: Some(form(&kernel)),
         absorbed: vec![Conv::WEIGHTS],
-        scratch: (parts + kernel.scratch_bound(shape, cx.threads)) * size_of::<f32>(),
+        scratch: (parts + selected.max(whole)) * size_of::<f32>(),
         ..Choice::default()
     })
 }
 
+/// Between the name of the kernel that computes active channels and that of the kernel that computes all.
+const BESIDE: &str = " or ";
+
+/// The kernel for runs in which all channels are active, with memory to spare, or the one that a package has weights for.
+fn dense(cx: &PlanContext<'_>, shape: &ConvShape) -> Option<&'static dyn FloatKernel> {
+    let whole = ConvShape { batch: 1, ..shape.clone() };
+    let mut kernels = candidates(FLOATS, cx.isa, &Task::new(&whole)).into_iter();
+    let (kernel, _) = match cx.packing {
+        Some(packing) => {
+            let (_, layout) = packing.form.split_once(BESIDE)?;
+            kernels.find(|(kernel, _)| kernel.layout() == layout)?
+        }
+        None if cx.memory == Memory::Fast => kernels.min_by(|a, b| a.1.total_cmp(&b.1))?,
+        None => return None,
+    };
+    Some(kernel)
+}
+
 /// Multiply-adds of a register in the time of copying a register of weights.
-const COPY: f64 = 4.0;
+const COPY: f64 = 8.0;
 
 fn lanes(isa: Isa) -> usize {
     match isa {
@@ -98,11 +132,13 @@ pub(super) fn bind(
     shape: ConvShape,
     out: ImageDims,
 ) -> Result<Box<dyn Execute>, OpError> {
-    let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
+    let unknown = || OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() };
+    let mut kernels = cx.kernel.split(BESIDE).map(|name| by_name(FLOATS, name).ok_or_else(unknown));
+    let (kernel, dense) = (kernels.next().ok_or_else(unknown)??, kernels.next().transpose()?);
     let [mask_in, mask_out] = masks(conv, &cx.inputs, out)?;
     let residual_at = conv.roles.residual();
     let (activation, residual_first) = (conv.activation, conv.roles.has(Role::Residual));
-    let parts = Parts::new(bound.kernel, &shape);
+    let parts = Parts::new(kernel, &shape);
     Ok(Box::new(move |io: &mut Io<'_, '_>| {
         let ([inputs, outputs, some_bias, selected], scratch) = parts.split(io.scratch()?)?;
         let (packed, bias, x): (&[u8], &[f32], &[f32]) = (io.packed(0)?, io.input(Conv::BIAS)?, io.input(Conv::X)?);
@@ -138,16 +174,18 @@ pub(super) fn bind(
                 of_nothing(&epilogue, bias, y, &pace)?;
                 continue;
             }
-            let packed = match (inputs.len(), outputs.len()) == (shape.in_c, shape.out_c) {
-                true => packed,
-                false => {
-                    let selected = &mut selected[..bound.kernel.packed_len(&small, 0) / size_of::<f32>()];
-                    bound.kernel.select(&shape, packed, active, selected, io.pool());
-                    bytemuck::cast_slice(selected)
+            let all = (inputs.len(), outputs.len()) == (shape.in_c, shape.out_c);
+            let (kernel, packed) = match dense {
+                Some(dense) if all => (dense, io.packed(1)?),
+                _ if all => (kernel, packed),
+                _ => {
+                    let selected = &mut selected[..kernel.packed_len(&small, 0) / size_of::<f32>()];
+                    kernel.select(&shape, packed, active, selected, io.pool());
+                    (kernel, bytemuck::cast_slice(selected))
                 }
             };
             let args = Operands { shape: &small, input: x, packed, out: y, epilogue, scale: None };
-            bound.kernel.run(args, scratch, io.pool());
+            kernel.run(args, scratch, io.pool());
         }
         io.active(computed, shape.batch * shape.in_c * shape.out_c);
         Ok(())
@@ -199,13 +237,16 @@ mod tests {
     use crate::ops::check::{Random, assert_close, check_package, planned, planned_as_it_is};
     use crate::ops::masked::Masked;
     use crate::ops::roles::Roles;
-    use crate::options::{Memory, Options};
+    use crate::options::Options;
     use crate::tensor::Tensor;
 
     struct Case {
         graph: Graph,
         inputs: Vec<Tensor>,
     }
+
+    /// Instead of a share: a single channel is active.
+    const ONE: usize = usize::MAX;
 
     /// A convolution from masked images to masked images, gathered before and spread after it.
     fn case(random: &mut Random, roles: Roles, dims: [usize; 4], filters: usize, kernel: usize, share: usize) -> Case {
@@ -228,7 +269,11 @@ mod tests {
             graph.add_input("x", inputs[inputs.len() - 1].fact().clone()).unwrap()
         };
         let mask = |random: &mut Random, channels: usize| {
-            let active: Vec<f32> = (0..batch * channels).map(|_| f32::from(random.below(100) < share)).collect();
+            let mut active = |at: usize| match share {
+                ONE => at % channels == channels / 2,
+                _ => random.below(100) < share,
+            };
+            let active: Vec<f32> = (0..batch * channels).map(|at| f32::from(active(at))).collect();
             Tensor::from_slice(&[batch, 1, 1, channels], &active).unwrap()
         };
         let mut x = given(&mut graph, random.floats(&dims));
@@ -269,12 +314,12 @@ mod tests {
             let roles = random.pick(&[roles, roles, roles.with(Role::Residual), roles.with(Role::LateResidual)]);
             let dims = [1 + at % 2, 1 + random.below(12), 1 + random.below(12), random.pick(&[1, 3, 8, 17, 40])];
             let (filters, kernel) = (random.pick(&[1, 7, 16, 33, 70]), random.pick(&[1, 3, 3, 5]));
-            let share = [0, 20, 60, 95, 100][at % 5];
+            let share = [0, 20, ONE, 60, 95, 100, 100][at % 7];
             let Case { graph, inputs } = case(&mut random, roles, dims, filters, kernel, share);
             let want = graph.evaluate(&inputs).unwrap();
             for isa in Isa::available() {
                 let got = planned_as_it_is(&graph, isa, &inputs).unwrap();
-                assert_close(&got[0], &want[0], 2e-4, &format!("{share} % with {isa}"));
+                assert_close(&got[0], &want[0], 2e-4, &format!("a share of {share} with {isa}"));
             }
             if at < 6 {
                 check_package(graph, &inputs);

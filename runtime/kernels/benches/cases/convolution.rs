@@ -101,7 +101,7 @@ impl Kernel {
 /// A layer in which `percent` of the weights are nonzero, for every sparse kernel of this CPU that takes it in NCHW.
 pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, Case)> + use<> {
     let kernels = FLOATS.iter().filter(|family| family.name == "sparse").flat_map(Family::kernels);
-    let task = Task { images: Images::Nchw, ..Task::new(shape) };
+    let task = Task { images: Images::Nchw, are_halves: true, ..Task::new(shape) };
     let kernels: Vec<_> = kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)).collect();
     let s = shape.clone();
     kernels.into_iter().map(move |kernel| {

@@ -68,9 +68,9 @@ pub fn candidates<K: ?Sized>(families: &[Family<K>], isa: Isa, task: &Task<'_>) 
 }
 
 /// The cost of reading packed weights that are used once: those of a whole network do not stay in a cache, and arrive
-/// at about fourteen bytes per cycle.
+/// at about ten bytes per cycle.
 pub(crate) fn streamed(bytes: usize) -> f64 {
-    bytes as f64 / 7.0
+    bytes as f64 / 5.0
 }
 
 /// The kernel of this name, if this build can run it.
@@ -91,6 +91,8 @@ pub struct Task<'a> {
     pub constant: bool,
     /// Count of nonzero weights; all of them if the weights are computed during the run.
     pub nonzeros: usize,
+    /// Whether half precision represents all weights exactly, or they are already packed.
+    pub are_halves: bool,
     /// Whether the input is scaled by a factor per image and input channel.
     pub scaled: bool,
     /// Whether each run computes only some channels, which differ from run to run: [`FloatKernel::select`].
@@ -104,7 +106,17 @@ impl<'a> Task<'a> {
     pub fn new(shape: &'a ConvShape) -> Self {
         let nonzeros = product(&[shape.out_c, shape.group_in(), shape.taps()]);
         let (images, weights) = (Images::Nhwc, Weights::F32);
-        Task { shape, images, weights, constant: true, nonzeros, scaled: false, masked: false, spacious: true }
+        Task {
+            shape,
+            images,
+            weights,
+            constant: true,
+            nonzeros,
+            are_halves: false,
+            scaled: false,
+            masked: false,
+            spacious: true,
+        }
     }
 }
 

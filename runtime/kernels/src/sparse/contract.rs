@@ -1,8 +1,9 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{Sparse, SparseWeights, VARIANTS, Variant, fits, pack, packed_len, run, slot_parts, takes};
+use super::{Sparse, SparseWeights, VARIANTS, Variant, fits, pack, run, slot_parts, takes};
 use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
+use crate::gemm::Weights;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
@@ -11,9 +12,19 @@ use crate::threads::Pool;
 pub(crate) const FAMILY: Family<dyn FloatKernel> =
     Family { name: "sparse", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates };
 
+/// A variant must cost at most this share of one that stores less: weights take memory and must be loaded.
+const GAIN: f64 = 0.93;
+
+/// Half precision first, if it is exact or asked for.
 fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
-    let kernel = VARIANTS.iter().find(|v| v.isa == isa).filter(|v| v.takes(task));
-    kernel.map(|v| (v as &dyn FloatKernel, v.cost(task))).into_iter().collect()
+    let mut least = None;
+    let kernels = VARIANTS.iter().filter(|v| v.isa == isa && v.takes(task));
+    let cost = |v: &'static Variant| {
+        let (cost, smaller) = (v.cost(task), *least.get_or_insert(0.0));
+        least = Some(cost);
+        (v as &dyn FloatKernel, if cost >= smaller * GAIN { cost.max(smaller) } else { cost })
+    };
+    kernels.map(cost).collect()
 }
 
 impl Kernel for Variant {
@@ -26,26 +37,29 @@ impl Kernel for Variant {
     fn is_available(&self) -> bool {
         self.isa.is_available()
     }
-    /// One packed layout for all instruction sets.
+    /// One packed layout of a weight dtype for all instruction sets.
     fn layout(&self) -> &'static str {
-        "sparse_f32_scalar"
+        match self.weights {
+            Weights::F32 => "sparse_f32_scalar",
+            Weights::F16 => "sparse_f16_scalar",
+        }
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        takes(task)
+        takes(task) && (self.weights == Weights::F32 || task.weights == Weights::F16 || task.are_halves)
     }
 }
 
 impl FloatKernel for Variant {
     fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize {
-        packed_len(shape, nonzeros)
+        self.packed_len(shape, nonzeros)
     }
 
     fn reads(&self, shape: &ConvShape, packed: &[u8]) -> bool {
-        SparseWeights::new(shape, packed).is_some_and(|weights| weights.is_sound())
+        SparseWeights::new(self, shape, packed).is_some_and(|weights| weights.is_sound())
     }
 
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], _pace: &Pace<'_>) -> Result<(), NoMemory> {
-        pack(shape, filters, to);
+        pack(self, shape, filters, to);
         Ok(())
     }
 
@@ -62,7 +76,7 @@ impl FloatKernel for Variant {
         assert_eq!(out.len(), product(&[shape.pixels(), shape.out_c]), "output length");
         assert!(scale.is_none_or(|scale| scale.len() == product(&[shape.batch, shape.in_c])), "scale length");
         epilogue.check(shape.out_c, out.len());
-        let weights = SparseWeights::new(shape, packed).expect("the packed weights");
+        let weights = SparseWeights::new(self, shape, packed).expect("the packed weights");
         if !out.is_empty() {
             run(self, Sparse { shape, input, weights, out, epilogue, scale }, scratch, pool);
         }

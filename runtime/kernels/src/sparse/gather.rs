@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::LINE;
+pub(super) use super::scalar::gather as scalar;
 use crate::conv::{ConvShape, product};
 use crate::lanes::Lanes;
 use crate::planes::Padded;

@@ -17,20 +17,26 @@
 //!
 //! A zero weight is not multiplied even if the pixel is infinite or NaN.
 //!
-//! In the packed layout a weight takes 6 bytes. It contains the ends of the filters (`out_c + 1` values of 32 bits),
-//! then the weights, then their channels.
+//! In the packed layout a weight takes 6 bytes, or 4 in half precision. It contains the ends of the filters
+//! (`out_c + 1` values of 32 bits), then the weights, then their channels. Weights in half precision are widened, filter
+//! by filter, before they are used: a few instructions for a register of weights, each of which is then multiplied with
+//! a whole tile.
 
 mod contract;
 mod gather;
+mod row;
 mod scalar;
 mod tile;
+mod widen;
 
 use std::ops::Range;
 
 use bytemuck::{cast_slice, cast_slice_mut};
+use half::f16;
 
 use crate::conv::{ConvShape, Filters, Images, Task, product, streamed};
 use crate::epilogue::{Epilogue, InRegisters, Rest, Stored};
+use crate::gemm::{Packed, Weights};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::pace::Pace;
@@ -40,7 +46,9 @@ use crate::simd::{self, Simd, dispatch};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use gather::{Gather, RowBands};
+use row::{RowFn, SparseRow};
 use tile::{SparseTile, TILES, TileFn};
+use widen::Widen;
 
 /// A kernel of the family.
 pub struct Variant {
@@ -48,43 +56,64 @@ pub struct Variant {
     pub name: &'static str,
     /// The instruction set it needs.
     pub isa: Isa,
+    /// Weight dtype.
+    weights: Weights,
     /// Pixels per register.
     width: usize,
     kernel: TileFn,
+    row: RowFn,
+    widen: Widen,
     gather: Gather,
 }
 
-/// The entries of the table: whether the kernel is built, name, instruction set, pixels per register, kernel, and the
-/// function that gathers the pixels under its taps.
+/// The entries of the table, two per line, one for each weight dtype: whether they are built, instruction set, its module
+/// with the end of their names, pixels per register.
 macro_rules! variants {
-    ($(#[cfg($built:meta)] $name:literal $isa:ident $width:literal $kernel:path, $gather:path;)*) => {
-        &[$(#[cfg(any($built, feature = "foreign"))] Variant {
+    ($(#[cfg($built:meta)] $isa:ident $module:ident $width:literal;)*) => {
+        &[$(
+            #[cfg(any($built, feature = "foreign"))]
+            variants!($built, concat!("sparse_f16_", stringify!($module)), F16, $isa $module $width),
+            #[cfg(any($built, feature = "foreign"))]
+            variants!($built, concat!("sparse_f32_", stringify!($module)), F32, $isa $module $width),
+        )*]
+    };
+    ($built:meta, $name:expr, $weights:ident, $isa:ident $module:ident $width:literal) => {
+        Variant {
             name: $name,
             isa: Isa::$isa,
+            weights: Weights::$weights,
             width: $width,
             #[cfg($built)]
-            kernel: $kernel,
+            kernel: tile::$module,
             #[cfg(not($built))]
-            kernel: scalar::rows,
+            kernel: tile::scalar,
             #[cfg($built)]
-            gather: $gather,
+            row: row::$module,
             #[cfg(not($built))]
-            gather: scalar::gather,
-        },)*]
+            row: row::scalar,
+            #[cfg($built)]
+            widen: widen::$module,
+            #[cfg(not($built))]
+            widen: widen::scalar,
+            #[cfg($built)]
+            gather: gather::$module,
+            #[cfg(not($built))]
+            gather: gather::scalar,
+        }
     };
 }
 
 /// Every variant of this build. With the feature `foreign` the table also has the variants of other architectures, for
-/// packing only. All have the same packed layout.
+/// packing only. All of one weight dtype have the same packed layout.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "sparse_f32_avx512" Avx512 16 tile::avx512, gather::avx512;
+    Avx512 avx512 16;
     #[cfg(target_arch = "x86_64")]
-    "sparse_f32_avx2" Avx2 8 tile::avx2, gather::avx2;
+    Avx2 avx2 8;
     #[cfg(target_arch = "aarch64")]
-    "sparse_f32_neon" Neon 4 tile::neon, gather::neon;
+    Neon neon 4;
     #[cfg(all())]
-    "sparse_f32_scalar" Scalar 8 scalar::rows, scalar::gather;
+    Scalar scalar 8;
 };
 
 /// Most weights of a filter: their indices have 16 bits.
@@ -135,15 +164,29 @@ impl Variant {
             let far = (1.0 - FIRST_LEVEL / (bytes as f64 * depth as f64)).max(0.0);
             let step = (loads + 2.0).max(8.0 / sets as f64) + far * FAR * bytes as f64;
             let packing = if packed { 3.0 * (registers * depth) as f64 } else { 0.0 };
-            let stored = if plane == 1 { 20.0 } else { 2.0 * registers as f64 + 40.0 };
+            // A single pixel is multiplied one by one, and always stays in the cache; plain Rust also adds one by one.
+            let one_by_one = if self.isa == Isa::Scalar { 4.0 } else { 2.8 };
+            let (step, stored) = if plane == 1 { (one_by_one, 80.0) } else { (step, 2.0 * registers as f64 + 40.0) };
             let filter = step * weights as f64 + stored;
             Tiles { registers, count, packed, time: count as f64 * (filters as f64 * filter + packing) }
         });
         tiles.min_by(|a, b| a.time.total_cmp(&b.time)).expect("a tile of one register")
     }
 
+    /// Bytes per weight, with its channel.
+    fn weight_size(&self) -> usize {
+        self.weights.size() + size_of::<u16>()
+    }
+
+    /// Size in bytes of packed weights with `nonzeros` nonzero weights.
+    fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize {
+        let ends = product(&[shape.out_c + 1, size_of::<u32>()]);
+        ends + product(&[nonzeros, self.weight_size()]).next_multiple_of(4)
+    }
+
     /// Time by the model of [`gemm`](crate::gemm): every weight requires loads of the weight, its channel index and the
-    /// pixels of its plane.
+    /// pixels of its plane. Weights in half precision are also widened for every tile, register by register: converted
+    /// and stored.
     fn cost(&self, task: &Task<'_>) -> f64 {
         let (shape, nonzeros) = (task.shape, task.nonzeros);
         let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, self.width));
@@ -151,8 +194,13 @@ impl Variant {
         let tiles = self.tiles(plane, depth(shape), shape.out_c, nonzeros.div_ceil(shape.out_c.max(1)), task.scaled);
         // A gathered pixel is loaded and stored.
         let gathered = bands.map_or(0, |_| 3 * depth(shape) * plane.div_ceil(self.width));
-        let read = if shape.pixels() == 1 { streamed(packed_len(shape, nonzeros)) } else { 0.0 };
-        (tiles.time + gathered as f64) * count as f64 * shape.batch as f64 + read
+        let widened = match self.weights {
+            Weights::F32 => 0,
+            Weights::F16 => 2 * tiles.count * nonzeros.div_ceil(self.width),
+        };
+        let time = (tiles.time + (gathered + widened) as f64) * count as f64 * shape.batch as f64;
+        // Weights that are used once arrive while others are multiplied.
+        if shape.pixels() == 1 { time.max(streamed(self.packed_len(shape, nonzeros))) } else { time }
     }
 }
 
@@ -173,30 +221,23 @@ const FAR: f64 = 2.0 / 64.0;
 /// Weights per input channel from which copying the pixels pays off.
 const WORTH_PACKING: f64 = 6.0;
 
-/// Size in bytes of packed weights with `nonzeros` nonzero weights.
-pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
-    let ends = product(&[shape.out_c + 1, size_of::<u32>()]);
-    ends + (product(&[nonzeros, 6])).next_multiple_of(4)
-}
-
-/// Packs the weights.
+/// Packs the weights for a variant.
 ///
 /// # Panics
 /// If a length does not match the shape, or the number of nonzero weights does not fit in a `u32`.
 #[inline(never)]
-pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+fn pack(v: &Variant, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let (depth, count) = (depth(shape), shape.out_c);
     assert!(fits(shape) && (shape.taps() == 1 || matches!(filters, Filters::Oihw(_))), "a sparse convolution");
     let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
     assert_eq!(weights.len(), product(&[depth, count]), "weight length");
     let nonzeros = weights.iter().filter(|&&w| w != 0.0).count();
-    assert_eq!(to.len(), packed_len(shape, nonzeros), "the packed weights");
+    assert_eq!(to.len(), v.packed_len(shape, nonzeros), "the packed weights");
     let (ends, rest) = to.split_at_mut((count + 1) * size_of::<u32>());
-    let (values, channels) = rest.split_at_mut(nonzeros * size_of::<f32>());
-    let ends: &mut [u32] = cast_slice_mut(ends);
-    let (values, channels): (&mut [f32], &mut [u16]) = (cast_slice_mut(values), cast_slice_mut(channels));
+    let (values, channels) = rest.split_at_mut(nonzeros * v.weights.size());
+    let (ends, channels): (&mut [u32], &mut [u16]) = (cast_slice_mut(ends), cast_slice_mut(channels));
     ends[0] = 0;
-    // If the count is odd, one more index fills the last 32 bits.
+    // If the count of 16-bit elements is odd, one more index fills the last 32 bits.
     channels[nonzeros..].fill(0);
     let mut at = 0;
     for filter in 0..count {
@@ -206,7 +247,11 @@ pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
                 Filters::Io(weights) => weights[channel * count + filter],
             };
             if weight != 0.0 {
-                (values[at], channels[at]) = (weight, channel as u16);
+                match v.weights {
+                    Weights::F32 => cast_slice_mut(values)[at] = weight,
+                    Weights::F16 => cast_slice_mut(values)[at] = f16::from_f32(weight),
+                }
+                channels[at] = channel as u16;
                 at += 1;
             }
         }
@@ -219,7 +264,7 @@ pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
 pub(crate) struct SparseWeights<'a> {
     /// The end of each filter's weights, preceded by a 0.
     ends: &'a [u32],
-    values: &'a [f32],
+    values: Packed<'a>,
     channels: &'a [u16],
     /// Input channels, or the taps of all of them.
     depth: usize,
@@ -227,30 +272,49 @@ pub(crate) struct SparseWeights<'a> {
 
 impl<'a> SparseWeights<'a> {
     /// `None` if there are too few bytes for the filters, or if their length does not match the ends.
-    fn new(shape: &ConvShape, packed: &'a [u8]) -> Option<Self> {
+    fn new(v: &Variant, shape: &ConvShape, packed: &'a [u8]) -> Option<Self> {
         let (ends, rest) = packed.split_at_checked(shape.out_c.checked_add(1)?.checked_mul(size_of::<u32>())?)?;
         let ends: &[u32] = bytemuck::try_cast_slice(ends).ok()?;
         let count = usize::try_from(*ends.last()?).ok()?;
-        if rest.len() != count.checked_mul(6)?.next_multiple_of(4) {
+        if rest.len() != count.checked_mul(v.weight_size())?.next_multiple_of(4) {
             return None;
         }
-        let (values, channels) = rest.split_at(count * size_of::<f32>());
-        Some(Self { ends, values: cast_slice(values), channels: &cast_slice(channels)[..count], depth: depth(shape) })
+        let (values, channels) = rest.split_at(count * v.weights.size());
+        let channels = &cast_slice(channels)[..count];
+        Some(Self { ends, values: v.weights.read(values), channels, depth: depth(shape) })
     }
 
-    /// Weights and channels of a filter.
-    ///
-    /// # Panics
-    /// If the filter's range is out of bounds.
-    fn filter(&self, filter: usize) -> (&'a [f32], &'a [u16]) {
-        let range = self.ends[filter] as usize..self.ends[filter + 1] as usize;
-        (&self.values[range.clone()], &self.channels[range])
+    /// The positions of the weights of some filters.
+    fn range(&self, filters: &Range<usize>) -> Range<usize> {
+        self.ends[filters.start] as usize..self.ends[filters.end] as usize
     }
 
     /// Whether every filter's range and channels are valid, and no filter has more weights than channels.
     fn is_sound(&self) -> bool {
         let fits = |ends: &[u32]| ends[0] <= ends[1] && (ends[1] - ends[0]) as usize <= self.depth;
         self.ends.first() == Some(&0) && self.ends.windows(2).all(fits) && are_below(self.channels, self.depth)
+    }
+}
+
+/// Some filters, whose weights are f32.
+struct FewFilters<'a> {
+    filters: Range<usize>,
+    all: SparseWeights<'a>,
+    /// Weights of these filters, or of all.
+    values: &'a [f32],
+    /// Position of the first of the values.
+    first: usize,
+}
+
+impl FewFilters<'_> {
+    /// Weights and channels of a filter.
+    ///
+    /// # Panics
+    /// If its weights are out of range.
+    #[inline(always)]
+    fn of(&self, filter: usize) -> (&[f32], &[u16]) {
+        let range = self.all.range(&(filter..filter + 1));
+        (&self.values[range.start - self.first..range.end - self.first], &self.all.channels[range])
     }
 }
 
@@ -261,15 +325,19 @@ fn are_below(channels: &[u16], bound: usize) -> bool {
     channels.is_empty() || usize::from(last) < bound
 }
 
-/// Scratch elements per thread: for the pixels under a tile, for the scaled weights of a filter, and for gathered
-/// pixels. Each part starts at a cache line.
+/// Scratch elements per thread: for the pixels under a tile or a scaled pixel, for widened or scaled weights of some
+/// filters, and for gathered pixels. Each part starts at a cache line.
 fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
     let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
     let plane = bands.as_ref().map_or(shape.in_h * shape.in_w, RowBands::pixels);
     let largest = plane.div_ceil(v.width).min(TILES[TILES.len() - 1].0) * v.width;
-    let packed = if plane < v.width || v.isa == Isa::Scalar { 0 } else { product(&[depth(shape), largest]) };
-    let scaled = if scaled { shape.in_c } else { 0 };
-    [packed, scaled, bands.map_or(0, |bands| bands.scratch_len())].map(|len| len.next_multiple_of(LINE))
+    let packed = match plane {
+        1 if scaled => depth(shape),
+        _ if plane < v.width || v.isa == Isa::Scalar => 0,
+        _ => product(&[depth(shape), largest]),
+    };
+    let changed = if scaled || v.weights == Weights::F16 { product(&[at_once(depth(shape)), depth(shape)]) } else { 0 };
+    [packed, changed, bands.map_or(0, |bands| bands.scratch_len())].map(|len| len.next_multiple_of(LINE))
 }
 
 /// Elements per cache line.
@@ -301,13 +369,14 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
     let (in_registers, rest) = epilogue.parts();
     let to = Output::new(out);
     let out = PlaneOutput { start: &to, plane: shape.out_h * shape.out_w, bias: epilogue.bias, in_registers, rest };
+    let afterwards = epilogue.afterwards();
     let parts = slot_parts(v, shape, scale.is_some());
     share_units(pool, shape.batch * blocks, pool.threads(), parts.iter().sum(), scratch, |task, slot| {
         let (image, block) = (task / blocks, task % blocks);
         let image_in = product(&[plane, shape.in_c]);
         let input = &input[image * image_in..][..image_in];
         let (packed, slot) = slot.split_at_mut(parts[0]);
-        let (scaled, gathered) = slot.split_at_mut(parts[1]);
+        let (changed, gathered) = slot.split_at_mut(parts[1]);
         let scale = scale.map(|scale| &scale[image * shape.in_c..][..shape.in_c]);
         let mut pixels = PixelBlock { input, plane, count: plane, scale, first: image * filters * out.plane };
         let mut block = filters * block / blocks..filters * (block + 1) / blocks;
@@ -323,7 +392,19 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
         }
         // SAFETY: the CPU has the instructions; the input has `count` pixels of every channel; the output has every
         // filter's, and no other task writes them.
-        unsafe { v.filters(weights, &pixels, block, &out, (packed, scaled), pool) }
+        unsafe {
+            match out.plane {
+                1 => v.row(
+                    weights,
+                    &pixels,
+                    block,
+                    (out.start.start(), out.bias, afterwards.as_ref()),
+                    (packed, changed),
+                    pool,
+                ),
+                _ => v.filters(weights, &pixels, block, &out, (packed, changed), pool),
+            }
+        }
     });
 }
 
@@ -351,8 +432,8 @@ struct PlaneOutput<'a> {
 }
 
 impl Variant {
-    /// Computes some filters. The scratch is for the pixels under a tile, and for the weights of a filter if there is a
-    /// scale.
+    /// Computes some filters. The scratch is for the pixels under a tile, and for the weights of a filter if they are
+    /// widened or scaled.
     ///
     /// # Safety
     /// The CPU has the instructions; the input has `count` pixels of every channel of the weights, and the output has
@@ -363,7 +444,7 @@ impl Variant {
         on: &PixelBlock<'_>,
         filters: Range<usize>,
         out: &PlaneOutput<'_>,
-        (packed, scaled): (&mut [f32], &mut [f32]),
+        (packed, changed): (&mut [f32], &mut [f32]),
         pool: &Pool,
     ) {
         let pace = Pace::of(pool);
@@ -371,8 +452,7 @@ impl Variant {
         let tiles = self.tiles(on.count, weights.depth, all, weights.values.len() / all, on.scale.is_some());
         let whole = tiles.registers * self.width;
         let pixels = whole.min(on.count);
-        // Filters between which the thread may ask whether to stop.
-        let at_once = if weights.depth > LONG_FILTER { 1 } else { 16 };
+        let at_once = at_once(weights.depth);
         for tile in 0..tiles.count {
             // The last tile overlaps the one before.
             let first = (tile * whole).min(on.count - pixels);
@@ -390,59 +470,108 @@ impl Variant {
             }
             for start in filters.clone().step_by(at_once) {
                 let some = start..filters.end.min(start + at_once);
-                let nonzeros = weights.ends[some.end].saturating_sub(weights.ends[some.start]) as usize;
-                if pace.stops(nonzeros * pixels.max(8) / 8 + 16 * at_once) {
+                if pace.stops(weights.range(&some).len() * pixels.max(8) / 8 + 16 * at_once) {
                     return;
                 }
+                let tile = SparseTile {
+                    weights: self.few(weights, some.clone(), on.scale.filter(|_| !tiles.packed), changed),
+                    input,
+                    plane,
+                    last,
+                    pixels,
+                    bias: out.bias,
+                    in_registers: out.in_registers,
+                    out: out.start.start().wrapping_add(on.first + first),
+                    out_plane: out.plane,
+                };
+                // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output of each filter, has the
+                // tile's pixels starting at `first`.
+                unsafe { (self.kernel)(&tile, tiles.registers) };
+                let Some(rest) = &out.rest else { continue };
                 for filter in some {
-                    let (mut values, channels) = weights.filter(filter);
-                    if let Some(scale) = on.scale.filter(|_| !tiles.packed) {
-                        let scaled = &mut scaled[..values.len()];
-                        for ((to, value), &channel) in scaled.iter_mut().zip(values).zip(channels) {
-                            *to = value * scale[usize::from(channel)];
-                        }
-                        values = scaled;
-                    }
                     let at = on.first + filter * out.plane + first;
-                    let tile = SparseTile {
-                        values,
-                        channels,
-                        input,
-                        plane,
-                        last,
-                        pixels,
-                        bias: out.bias.map_or(0.0, |bias| bias[filter]),
-                        in_registers: out.in_registers,
-                        out: out.start.start().wrapping_add(at),
-                    };
-                    // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output, has the tile's
-                    // pixels starting at `first`.
-                    unsafe { (self.kernel)(&tile, tiles.registers) };
-                    if let Some(rest) = out.rest.as_ref().filter(|_| out.plane > 1) {
-                        let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
-                        // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice
-                        // were stored anew.
-                        unsafe { rest.finish(self.isa, &stored) };
-                    }
+                    let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
+                    // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice were
+                    // stored anew.
+                    unsafe { rest.finish(self.isa, &stored) };
                 }
             }
         }
-        if let Some(rest) = out.rest.as_ref().filter(|_| out.plane == 1) {
-            let stored = Stored {
-                out: out.start.start(),
-                at: on.first + filters.start,
-                ldc: filters.len(),
-                rows: 1,
-                columns: filters.len(),
-            };
-            // SAFETY: the output has these filters of a single pixel, which were computed above.
+    }
+
+    /// Some filters' weights as f32: widened and scaled in `space` if they are not.
+    fn few<'a>(
+        &self,
+        all: SparseWeights<'a>,
+        filters: Range<usize>,
+        scale: Option<&[f32]>,
+        space: &'a mut [f32],
+    ) -> FewFilters<'a> {
+        let range = all.range(&filters);
+        let (values, first) = match (all.values, scale) {
+            (Packed::F32(values), None) => (values, 0),
+            (values, scale) => {
+                let (to, first) = (&mut space[..range.len()], range.start);
+                let channels = &all.channels[range.clone()];
+                match values {
+                    Packed::F32(values) => to.copy_from_slice(&values[range]),
+                    // SAFETY: this CPU has the instruction set: the entry point has checked it.
+                    Packed::F16(values) => unsafe { (self.widen)(&values[range], to) },
+                }
+                if let Some(scale) = scale {
+                    to.iter_mut().zip(channels).for_each(|(to, &channel)| *to *= scale[usize::from(channel)]);
+                }
+                (&*to, first)
+            }
+        };
+        FewFilters { filters, all, values, first }
+    }
+
+    /// Computes some filters of a single pixel. The scratch is for the scaled pixel, and for widened weights.
+    ///
+    /// # Safety
+    /// As for [`filters`](Self::filters); the output of each image has one element per filter.
+    unsafe fn row(
+        &self,
+        weights: SparseWeights<'_>,
+        on: &PixelBlock<'_>,
+        filters: Range<usize>,
+        (out, bias, rest): (*mut f32, Option<&[f32]>, Option<&Rest<'_>>),
+        (scaled, widened): (&mut [f32], &mut [f32]),
+        pool: &Pool,
+    ) {
+        let pace = Pace::of(pool);
+        let mut input = on.input;
+        if let Some(scale) = on.scale {
+            let to = &mut scaled[..input.len()];
+            to.iter_mut().zip(input).zip(scale).for_each(|((to, x), scale)| *to = x * scale);
+            input = to;
+        }
+        assert!(input.len() == weights.depth, "one pixel");
+        let at_once = at_once(weights.depth);
+        for start in filters.clone().step_by(at_once) {
+            let some = start..filters.end.min(start + at_once);
+            if pace.stops(weights.range(&some).len() + 16 * at_once) {
+                return;
+            }
+            let weights = self.few(weights, some, None, widened);
+            let row = SparseRow { weights, input, bias, out: out.wrapping_add(on.first) };
+            // SAFETY: guaranteed by the caller; all channels are below the weights' depth, as was checked.
+            unsafe { (self.row)(&row) };
+        }
+        if let Some(rest) = rest {
+            let columns = filters.len();
+            let stored = Stored { out, at: on.first + filters.start, ldc: columns, rows: 1, columns };
+            // SAFETY: the output has these filters, which were computed above.
             unsafe { rest.finish(self.isa, &stored) };
         }
     }
 }
 
-/// Most weights of a filter of which several are computed before the thread may ask whether to stop.
-const LONG_FILTER: usize = 1 << 12;
+/// Filters of this many weights that are computed before the thread may ask whether to stop.
+fn at_once(depth: usize) -> usize {
+    if depth > 1 << 12 { 1 } else { 16 }
+}
 
 /// Copies the registers of a tile, plane by plane, and scales them.
 struct PackPixels<'a> {

@@ -11,16 +11,21 @@ use crate::epilogue::InRegisters;
 /// # Safety
 /// As for [`TileFn`](super::tile::TileFn).
 pub(super) unsafe fn rows(tile: &SparseTile<'_>, _registers: usize) {
-    for pixel in 0..tile.pixels {
-        let products = tile.values.iter().zip(tile.channels);
-        let sum: f32 = products.map(|(w, &channel)| w * tile.input[usize::from(channel) * tile.plane + pixel]).sum();
-        let activation = match tile.in_registers {
-            InRegisters::Clamp(min, max) => Activation::Clip { min, max },
-            InRegisters::HardSwish => Activation::HardSwish,
-            InRegisters::Later => Activation::None,
-        };
-        // SAFETY: the output has the tile's pixels.
-        unsafe { *tile.out.add(pixel) = apply(activation, sum + tile.bias) };
+    for filter in tile.weights.filters.clone() {
+        let (values, channels) = tile.weights.of(filter);
+        let bias = tile.bias.map_or(0.0, |bias| bias[filter]);
+        for pixel in 0..tile.pixels {
+            let products = values.iter().zip(channels);
+            let sum: f32 =
+                products.map(|(w, &channel)| w * tile.input[usize::from(channel) * tile.plane + pixel]).sum();
+            let activation = match tile.in_registers {
+                InRegisters::Clamp(min, max) => Activation::Clip { min, max },
+                InRegisters::HardSwish => Activation::HardSwish,
+                InRegisters::Later => Activation::None,
+            };
+            // SAFETY: the output has the tile's pixels of every filter.
+            unsafe { *tile.out.add(filter * tile.out_plane + pixel) = apply(activation, sum + bias) };
+        }
     }
 }
 

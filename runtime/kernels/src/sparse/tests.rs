@@ -13,10 +13,12 @@ fn pointwise([batch, height, width]: [usize; 3], in_c: usize, out_c: usize) -> C
     ConvShape { batch, in_h: height, out_h: height, in_w: width, out_w: width, ..ConvShape::matrix(1, in_c, out_c) }
 }
 
-/// `len` weights, of which about `density` in 256 are nonzero.
+/// `len` weights, of which about `density` in 256 are nonzero. Half precision represents them exactly, so that the kernels
+/// of both weight dtypes have the same weights.
 fn weights(seed: u32, len: usize, density: usize) -> Vec<f32> {
     let keep = numbers(seed + 7, len).into_iter().map(|x| ((x + 1.0) * 128.0) as usize >= density);
-    numbers(seed, len).into_iter().zip(keep).map(|(w, zero)| if zero { 0.0 } else { w }).collect()
+    let halves = numbers(seed, len).into_iter().map(|w| f16::from_f32(w).to_f32());
+    halves.zip(keep).map(|(w, zero)| if zero { 0.0 } else { w }).collect()
 }
 
 /// Converts images from NCHW to NHWC.
@@ -28,11 +30,11 @@ fn innermost(planes: &[f32], pixels: usize, channels: usize) -> Vec<f32> {
     (0..planes.len()).map(at).collect()
 }
 
-fn packed(shape: &ConvShape, filters: Filters<'_>, edge: Edge) -> Guarded<f32> {
+fn packed(v: &Variant, shape: &ConvShape, filters: Filters<'_>, edge: Edge) -> Guarded<f32> {
     let (Filters::Oihw(w) | Filters::Io(w)) = filters;
-    let len = packed_len(shape, w.iter().filter(|&&w| w != 0.0).count());
+    let len = v.packed_len(shape, w.iter().filter(|&&w| w != 0.0).count());
     let mut packed = Guarded::new(&vec![f32::NAN; len / 4], edge);
-    pack(shape, filters, cast_slice_mut(&mut packed));
+    pack(v, shape, filters, cast_slice_mut(&mut packed));
     packed
 }
 
@@ -64,8 +66,8 @@ proptest! {
         };
         let want = definition(&shape, &innermost(&x, plane, in_c), &w, None, &epilogue(&turned));
         let pool = Pool::new(threads);
-        let packed = packed(&shape, Filters::Oihw(&w), edge);
         for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let packed = packed(v, &shape, Filters::Oihw(&w), edge);
             let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             let (input, packed): (&[f32], &[u8]) = (&x, cast_slice(&packed));
             let args = Conv { shape: &shape, input, packed, out: &mut out, epilogue: epilogue(&residual), scale: None };
@@ -83,8 +85,8 @@ fn whole_planes_follow_the_definition() {
         let shape = pointwise([1, side, side], in_c, out_c);
         let (x, w) = (numbers(1, shape.input_len()), weights(2, in_c * out_c, 26));
         let want = definition(&shape, &innermost(&x, side * side, in_c), &w, None, &Epilogue::NONE);
-        let packed = packed(&shape, Filters::Oihw(&w), Edge::End);
         for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let packed = packed(v, &shape, Filters::Oihw(&w), Edge::End);
             let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], Edge::End);
             let packed: &[u8] = cast_slice(&packed);
             let args = Conv { shape: &shape, input: &x, packed, out: &mut out, epilogue: Epilogue::NONE, scale: None };
@@ -100,8 +102,10 @@ fn both_weight_layouts_pack_to_the_same_bytes() {
     let shape = ConvShape::matrix(1, 19, 23);
     let oihw = weights(5, 19 * 23, 100);
     let io: Vec<f32> = (0..19 * 23).map(|i| oihw[i % 23 * 19 + i / 23]).collect();
-    let bytes = |filters| -> Vec<u8> { cast_slice(&packed(&shape, filters, Edge::End)).to_vec() };
-    assert_eq!(bytes(Filters::Oihw(&oihw)), bytes(Filters::Io(&io)));
+    for v in VARIANTS {
+        let bytes = |filters| -> Vec<u8> { cast_slice(&packed(v, &shape, filters, Edge::End)).to_vec() };
+        assert_eq!(bytes(Filters::Oihw(&oihw)), bytes(Filters::Io(&io)), "{}", v.name);
+    }
 }
 
 /// Packed weights from a file may contain anything: those that do not match the shape are detected, and none make a
@@ -110,22 +114,21 @@ fn both_weight_layouts_pack_to_the_same_bytes() {
 fn inconsistent_packed_weights_are_detected() {
     let shape = ConvShape::matrix(1, 10, 3);
     let w = weights(1, 30, 128);
-    let whole: Vec<u8> = cast_slice(&packed(&shape, Filters::Oihw(&w), Edge::End)).to_vec();
-    let v = &VARIANTS[VARIANTS.len() - 1];
     let count = w.iter().filter(|&&w| w != 0.0).count();
     let aligned = |bytes: &[u8]| crate::arena::AlignedVec::from_slice(bytes);
-    assert!(v.reads(&shape, &aligned(&whole)));
-    let with = |at: usize, byte: u8| {
-        let mut bytes = whole.clone();
-        bytes[at] = byte;
-        aligned(&bytes)
-    };
-    // A channel past the last, decreasing ends, a first end that is not 0, a last end past the weights, and too few
-    // bytes.
-    for bytes in [with(16 + count * 4, 10), with(4, 200), with(0, 1), with(12, 200), aligned(&whole[..whole.len() - 4])]
-    {
-        assert!(!v.reads(&shape, &bytes));
-        for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+    for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+        let whole: Vec<u8> = cast_slice(&packed(v, &shape, Filters::Oihw(&w), Edge::End)).to_vec();
+        assert!(v.reads(&shape, &aligned(&whole)));
+        let with = |at: usize, byte: u8| {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            aligned(&bytes)
+        };
+        // A channel past the last, decreasing ends, a first end that is not 0, a last end past the weights, and too few
+        // bytes.
+        let channel = 16 + count * v.weights.size();
+        for bytes in [with(channel, 10), with(4, 200), with(0, 1), with(12, 200), aligned(&whole[..whole.len() - 4])] {
+            assert!(!v.reads(&shape, &bytes));
             let run = || {
                 let (out, epilogue) = (&mut [0.0; 3], Epilogue::NONE);
                 let args = Conv { shape: &shape, input: &[1.0; 10], packed: &bytes, out, epilogue, scale: None };
@@ -133,8 +136,22 @@ fn inconsistent_packed_weights_are_detected() {
             };
             let _ = std::panic::catch_unwind(run);
         }
+        assert!(!v.reads(&shape, &[]));
     }
-    assert!(!v.reads(&shape, &[]));
+}
+
+/// Every count of weights around the widths of registers, in both dtypes.
+#[test]
+fn any_number_of_weights_is_widened() {
+    for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+        for count in 0..70 {
+            let halves: Vec<f16> = (0..count).map(|at| f16::from_f32(at as f32 - 20.5)).collect();
+            let (halves, mut to) = (Guarded::new(&halves, Edge::End), Guarded::new(&vec![f32::NAN; count], Edge::End));
+            // SAFETY: this CPU has the instructions.
+            unsafe { (v.widen)(&halves, &mut to) };
+            assert!(to.iter().enumerate().all(|(at, &w)| w == at as f32 - 20.5), "{} of {count}", v.name);
+        }
+    }
 }
 
 #[test]

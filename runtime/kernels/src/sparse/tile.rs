@@ -1,5 +1,7 @@
-//! One filter on a tile of pixels, generic over the register type.
+//! Filters on a tile of pixels, generic over the register type.
 
+use super::FewFilters;
+pub(super) use super::scalar::rows as scalar;
 use crate::epilogue::InRegisters;
 use crate::lanes::Lanes;
 
@@ -8,10 +10,7 @@ pub(super) const TILES: [(usize, usize); 6] = [(1, 8), (2, 4), (4, 2), (7, 1), (
 
 /// The arguments of a kernel.
 pub(super) struct SparseTile<'a> {
-    /// The filter's nonzero weights.
-    pub values: &'a [f32],
-    /// The input channel of each weight.
-    pub channels: &'a [u16],
+    pub weights: FewFilters<'a>,
     /// The input, starting at the tile's first pixel in the first plane.
     pub input: &'a [f32],
     /// Pixels from one plane to the next.
@@ -20,19 +19,25 @@ pub(super) struct SparseTile<'a> {
     pub last: usize,
     /// Pixels of the tile; fewer than its registers hold only if the plane is smaller than one register.
     pub pixels: usize,
-    pub bias: f32,
+    /// One value per filter.
+    pub bias: Option<&'a [f32]>,
     pub in_registers: InRegisters,
-    /// The filter's output for the tile's first pixel.
+    /// The first filter's output for the tile's first pixel.
     pub out: *mut f32,
+    /// Elements from one filter's output to the next.
+    pub out_plane: usize,
 }
 
-/// Computes one filter on a tile of this many registers, one of the sizes in [`TILES`].
+/// Computes the filters on a tile of this many registers, one of the sizes in [`TILES`].
 ///
 /// # Safety
-/// The CPU has the instruction set. There are as many channels as weights. The input has the plane of each channel,
-/// with all of the tile's pixels readable starting at the tile's first pixel; the output also has these pixels and
-/// overlaps nothing else. Unless the tile consists of a single register, it has at least one register of pixels, and
-/// more pixels than all of its registers but the last hold.
+/// The CPU has the instruction set. The input has the plane of each channel of the weights, with all of the tile's pixels
+/// readable starting at the tile's first pixel; the output of each filter also has these pixels and overlaps nothing
+/// else. Unless the tile consists of a single register, it has at least one register of pixels, and more pixels than all
+/// of its registers but the last hold.
+///
+/// # Panics
+/// If the weights of a filter are out of range.
 pub(super) type TileFn = unsafe fn(&SparseTile<'_>, usize);
 
 /// # Safety
@@ -42,7 +47,6 @@ unsafe fn run<L: Lanes>(tile: &SparseTile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; a tile smaller than a register consists of one.
     unsafe {
         match registers {
-            _ if tile.pixels == 1 => single::<L>(tile),
             13 => sums::<L, 13, 1>(tile),
             10 => sums::<L, 10, 1>(tile),
             7 => sums::<L, 7, 1>(tile),
@@ -59,34 +63,40 @@ unsafe fn run<L: Lanes>(tile: &SparseTile<'_>, registers: usize) {
 /// As for [`run`].
 #[inline(always)]
 unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &SparseTile<'_>) {
-    // SAFETY: guaranteed by the caller; there are as many weights as `step` is called for.
-    unsafe {
-        let mut sums = [[L::splat(0.0); T]; S];
-        sums[0] = [L::splat(tile.bias); T];
-        let count = tile.values.len();
-        let mut at = 0;
-        while at + S <= count {
-            for (s, sums) in sums.iter_mut().enumerate() {
-                step(tile, at + s, sums);
+    for filter in tile.weights.filters.clone() {
+        let (values, channels) = tile.weights.of(filter);
+        let (weights, count) = ((values.as_ptr(), channels.as_ptr()), channels.len());
+        let bias = tile.bias.map_or(0.0, |bias| bias[filter]);
+        let out = tile.out.wrapping_add(filter * tile.out_plane);
+        // SAFETY: guaranteed by the caller; there are as many weights as `step` is called for.
+        unsafe {
+            let mut sums = [[L::splat(0.0); T]; S];
+            sums[0] = [L::splat(bias); T];
+            let mut at = 0;
+            while at + S <= count {
+                for (s, sums) in sums.iter_mut().enumerate() {
+                    step(tile, weights, at + s, sums);
+                }
+                at += S;
             }
-            at += S;
-        }
-        while S > 1 && at < count {
-            step(tile, at, &mut sums[0]);
-            at += 1;
-        }
-        let mut all = [sums[0]];
-        for sums in &sums[1..] {
-            for (all, sum) in all[0].iter_mut().zip(sums) {
-                *all = all.add(*sum);
+            for (s, sums) in sums.iter_mut().enumerate().take(S - 1) {
+                if at + s < count {
+                    step(tile, weights, at + s, sums);
+                }
             }
-        }
-        tile.in_registers.apply(&mut all);
-        for (t, sum) in all[0].iter().enumerate() {
-            if T == 1 && tile.pixels < L::WIDTH {
-                sum.store_first(tile.out, tile.pixels);
-            } else {
-                sum.store(tile.out.add(place::<L, T>(t, tile.pixels - L::WIDTH)));
+            let mut all = [sums[0]];
+            for sums in &sums[1..] {
+                for (all, sum) in all[0].iter_mut().zip(sums) {
+                    *all = all.add(*sum);
+                }
+            }
+            tile.in_registers.apply(&mut all);
+            for (t, sum) in all[0].iter().enumerate() {
+                if T == 1 && tile.pixels < L::WIDTH {
+                    sum.store_first(out, tile.pixels);
+                } else {
+                    sum.store(out.add(place::<L, T>(t, tile.pixels - L::WIDTH)));
+                }
             }
         }
     }
@@ -98,48 +108,21 @@ fn place<L: Lanes, const T: usize>(register: usize, last: usize) -> usize {
     if register + 1 < T { register * L::WIDTH } else { last }
 }
 
-/// Sums of a single pixel, used alternately by successive weights.
-const SINGLE: usize = 4;
-
-/// Computes a tile of one pixel.
-///
-/// # Safety
-/// As for [`run`].
-#[inline(always)]
-unsafe fn single<L: Lanes>(tile: &SparseTile<'_>) {
-    let mut sums = [0.0f32; SINGLE];
-    let pixel = |channel: u16| {
-        // SAFETY: the input has this channel.
-        unsafe { *tile.input.as_ptr().add(usize::from(channel) * tile.plane) }
-    };
-    let (values, channels) = (tile.values.chunks_exact(SINGLE), tile.channels.chunks_exact(SINGLE));
-    let rest = values.remainder().iter().zip(channels.remainder());
-    for (values, channels) in values.zip(channels) {
-        for ((sum, &value), &channel) in sums.iter_mut().zip(values).zip(channels) {
-            *sum = pixel(channel).mul_add(value, *sum);
-        }
-    }
-    for (sum, (&value, &channel)) in sums.iter_mut().zip(rest) {
-        *sum = pixel(channel).mul_add(value, *sum);
-    }
-    // SAFETY: guaranteed by the caller; the output has the pixel.
-    unsafe {
-        let mut all = [[L::splat((sums[0] + sums[1]) + (sums[2] + sums[3]) + tile.bias)]];
-        tile.in_registers.apply(&mut all);
-        all[0][0].store_first(tile.out, 1);
-    }
-}
-
-/// Adds the product of weight `at` and its plane's pixels to the sums.
+/// Adds the product of weight `at` and its plane's pixels to the sums. `weights` are pointers to weights and channels.
 ///
 /// # Safety
 /// As for [`run`]; the weight exists.
 #[inline(always)]
-unsafe fn step<L: Lanes, const T: usize>(tile: &SparseTile<'_>, at: usize, sums: &mut [L; T]) {
+unsafe fn step<L: Lanes, const T: usize>(
+    tile: &SparseTile<'_>,
+    (values, channels): (*const f32, *const u16),
+    at: usize,
+    sums: &mut [L; T],
+) {
     // SAFETY: the pixels of every register lie in the tile, and the channel's plane in the input.
     unsafe {
-        let pixels = tile.input.as_ptr().add(usize::from(*tile.channels.as_ptr().add(at)) * tile.plane);
-        let weight = L::splat(*tile.values.as_ptr().add(at));
+        let pixels = tile.input.as_ptr().add(usize::from(*channels.add(at)) * tile.plane);
+        let weight = L::splat(*values.add(at));
         for (t, sum) in sums.iter_mut().enumerate() {
             let x = match tile.pixels {
                 pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),

@@ -50,6 +50,10 @@ pub(super) struct WinogradSplit {
     all_panels: usize,
     /// Threads that work, each with its own scratch.
     slots: usize,
+    /// Elements from one tile to the next, of a point's windows and of its sums: the channels and the filters of a panel,
+    /// rounded up to whole registers, so that only pixels of images have incomplete ones.
+    window: usize,
+    sum: usize,
     /// Elements of a slot for transformed windows and for sums.
     windows: usize,
     sums: usize,
@@ -72,7 +76,9 @@ impl WinogradSplit {
         let part = product(&[v.weights * v.weights, channels * gemm.nr + GAP]);
         let parts = product(&[all_panels, shape.in_c.div_ceil(channels)]);
 
-        let per_tile = product(&[v.points(), shape.in_c + shape.out_c.min(gemm.nr)]).max(1);
+        let (window, sum) =
+            (shape.in_c.next_multiple_of(gemm.width), shape.out_c.min(gemm.nr).next_multiple_of(gemm.lanes));
+        let per_tile = product(&[v.points(), window + sum]).max(1);
         // Every block reads all weights, so if they are much larger than the cache, larger blocks pay off.
         let block = block_len(v.isa).max((product(&[part, parts]) / 8).min(MAX_BLOCK));
         let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
@@ -91,8 +97,10 @@ impl WinogradSplit {
             panel_blocks,
             all_panels,
             slots: (blocks * panel_blocks).min(threads),
-            windows: product(&[v.points(), product(&[per_block, shape.in_c]) + GAP]),
-            sums: product(&[v.points(), product(&[per_block, shape.out_c.min(gemm.nr)]) + GAP]),
+            window,
+            sum,
+            windows: product(&[v.points(), product(&[per_block, window]) + GAP]),
+            sums: product(&[v.points(), product(&[per_block, sum]) + GAP]),
             part,
             parts,
             place: match product(&[part, parts]) {
@@ -132,7 +140,7 @@ impl WinogradSplit {
     /// more tiles, but not more elements: its size grows with the channels.
     pub(super) fn scratch_bound(&self, v: &Variant, threads: usize) -> usize {
         let gemm = v.gemm();
-        let widest = product(&[v.points(), self.zeros + gemm.nr, gemm.mr]);
+        let widest = product(&[v.points(), self.window + gemm.nr, gemm.mr]);
         let block = (block_len(v.isa) + product(&[self.part, self.parts]) / 8).max(widest) + 2 * MAX_POINTS * GAP;
         let part = product(&[v.weights * v.weights, CHANNELS.min(self.zeros) * gemm.nr + GAP]);
         let made = if self.place == KernelsPlace::Packed { [0; 2] } else { [SHARED, part] };
@@ -229,7 +237,7 @@ impl CheckedConv<'_> {
                 KernelsPlace::Shared => Kernels::Made(shared, cut.part),
                 KernelsPlace::Slot => Kernels::Make(part),
             };
-            self.transform_windows(first, tiles, windows, zeros, pace);
+            self.transform_windows(cut, (first, tiles), windows, zeros, pace);
             for panel in first_panel..(first_panel + cut.panels).min(cut.all_panels) {
                 // Units are large if the weights are large: a canceled run does not wait for one.
                 if pool.stops() {
@@ -238,8 +246,8 @@ impl CheckedConv<'_> {
                 let first_filter = panel * self.gemm.nr;
                 let filters = self.gemm.nr.min(self.shape.out_c - first_filter);
                 let of_panel = (panel, filters);
-                self.multiply(tiles, of_panel, windows, &mut kernels, sums, pool);
-                self.transform_sums((first, tiles), (first_filter, filters), sums, out.start(), pace);
+                self.multiply((cut, tiles), of_panel, windows, &mut kernels, sums, pool);
+                self.transform_sums(cut, (first, tiles), (first_filter, filters), sums, out.start(), pace);
             }
         });
     }
@@ -259,10 +267,17 @@ impl CheckedConv<'_> {
 
     /// Transforms the windows of `tiles` tiles starting at `first` to `[point, tile, channel]`, with gaps between the
     /// points.
-    fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32], pace: &Pace<'_>) {
+    fn transform_windows(
+        &self,
+        cut: &WinogradSplit,
+        (first, tiles): (usize, usize),
+        windows: &mut [f32],
+        zeros: &[f32],
+        pace: &Pace<'_>,
+    ) {
         let s = self.shape;
         let side = self.v.side;
-        let stride = tiles * s.in_c + GAP;
+        let stride = tiles * cut.window + GAP;
         assert!(windows.len() >= self.v.points() * stride);
         let mut pixels = [zeros.as_ptr(); MAX_POINTS];
         let asks = self.asks(tiles, s.in_c);
@@ -281,9 +296,9 @@ impl CheckedConv<'_> {
                     zeros.as_ptr()
                 };
             }
-            let out = windows[tile * s.in_c..].as_mut_ptr();
+            let out = windows[tile * cut.window..].as_mut_ptr();
             // SAFETY: the entry point has checked the instruction set. Each pointer is to a pixel or to as many zeros,
-            // and `out` extends to the last point of the tile, by the assertion above.
+            // and `out` extends to the last point of the tile, by the assertion above, with space for whole registers.
             unsafe { (self.v.input)(&InputTile { pixels: pixels.as_ptr(), channels: s.in_c, out, stride }) }
         }
     }
@@ -328,7 +343,7 @@ impl CheckedConv<'_> {
     /// Multiplies `[tile, channel]` by the filters of a panel for each point, giving `[point, tile, filter]`.
     fn multiply(
         &self,
-        tiles: usize,
+        (cut, tiles): (&WinogradSplit, usize),
         (panel, filters): (usize, usize),
         windows: &[f32],
         kernels: &mut Kernels<'_>,
@@ -361,40 +376,46 @@ impl CheckedConv<'_> {
                 for y in v.points_of(weight / v.weights) {
                     for x in v.points_of(weight % v.weights) {
                         let point = y * v.side + x;
-                        let windows = &windows[point * (tiles * depth + GAP)..][..tiles * depth];
-                        let sums = &mut sums[point * (tiles * filters + GAP)..][..tiles * filters];
-                        self.multiply_panel(windows, channels.clone(), matrix, filters, sums);
+                        let windows = &windows[point * (tiles * cut.window + GAP)..][..tiles * cut.window];
+                        let sums = &mut sums[point * (tiles * cut.sum + GAP)..][..tiles * cut.sum];
+                        self.multiply_panel(cut, windows, channels.clone(), matrix, sums);
                     }
                 }
             }
         }
     }
 
-    /// Multiplies some channels of `[tile, channel]` by a panel of `columns` columns. Adds to the sums, unless the
-    /// channels are the first.
-    fn multiply_panel(&self, windows: &[f32], channels: Range<usize>, panel: &[f32], columns: usize, sums: &mut [f32]) {
-        let (gemm, depth) = (self.gemm, self.shape.in_c);
-        let tiles = windows.len() / depth;
+    /// Multiplies some channels of `[tile, channel]` by a panel. Adds to the sums, unless the channels are the first.
+    fn multiply_panel(
+        &self,
+        cut: &WinogradSplit,
+        windows: &[f32],
+        channels: Range<usize>,
+        panel: &[f32],
+        sums: &mut [f32],
+    ) {
+        let (gemm, columns) = (self.gemm, panel.len() / channels.len());
+        let tiles = windows.len() / cut.window;
         let groups = tiles.div_ceil(gemm.mr);
-        assert!(sums.len() >= tiles * columns);
+        assert!(columns <= cut.sum && sums.len() >= tiles * cut.sum);
         let mut rows = [std::ptr::null(); MAX_ROWS];
         for group in 0..groups {
             // Groups of nearly equal height.
             let (start, end) = (tiles * group / groups, tiles * (group + 1) / groups);
-            for (row, window) in rows.iter_mut().zip(windows[start * depth..].chunks_exact(depth)) {
+            for (row, window) in rows.iter_mut().zip(windows[start * cut.window..].chunks_exact(cut.window)) {
                 *row = window[channels.clone()].as_ptr();
             }
             // SAFETY: the entry point has checked the instruction set. The pointers are to rows of as many elements as
             // there are channels, the panel has as many rows of its registers, and the sums contain these rows and
-            // columns.
+            // columns, by the assertion above.
             unsafe {
-                gemm.kernel(end - start, panel.len() / channels.len() / gemm.lanes)(&GemmTile {
+                gemm.kernel(end - start, columns / gemm.lanes)(&GemmTile {
                     rows: rows.as_ptr(),
                     taps: 1,
                     depth: channels.len(),
                     panel: panel.as_ptr().cast(),
-                    out: sums[start * columns..].as_mut_ptr(),
-                    ldc: columns,
+                    out: sums[start * cut.sum..].as_mut_ptr(),
+                    ldc: cut.sum,
                     columns,
                     ahead: ahead(size_of_val(panel), channels.len(), group),
                     add: channels.start > 0,
@@ -408,6 +429,7 @@ impl CheckedConv<'_> {
     /// Transforms the sums of `tiles` tiles starting at `first` and stores the outputs.
     fn transform_sums(
         &self,
+        cut: &WinogradSplit,
         (first, tiles): (usize, usize),
         (first_filter, filters): (usize, usize),
         sums: &[f32],
@@ -415,7 +437,7 @@ impl CheckedConv<'_> {
         pace: &Pace<'_>,
     ) {
         let (s, epilogue) = (self.shape, &self.epilogue);
-        let stride = tiles * filters + GAP;
+        let stride = tiles * cut.sum + GAP;
         assert!(sums.len() >= self.v.points() * stride);
         let asks = self.asks(tiles, filters);
         for tile in 0..tiles {
@@ -436,7 +458,7 @@ impl CheckedConv<'_> {
             // tile, by the assertion above.
             unsafe {
                 (self.v.output)(&OutputTile {
-                    sums: sums[tile * filters..].as_ptr(),
+                    sums: sums[tile * cut.sum..].as_ptr(),
                     stride,
                     channels: filters,
                     out: out.add(at),

@@ -201,13 +201,20 @@ impl Variant {
     /// Multiply-adds that could start while one point of one register is transformed: a load, a store and about five
     /// additions. Products on AVX-512 are so fast that the second-level cache, which the points go through, is what the
     /// transforms wait for (measured on a Sapphire Rapids core); those of many points do not fit in the registers either.
+    /// Where products start at half the rate, half as many could start.
     fn transform_cost(&self) -> f64 {
-        match (self.isa, self.side) {
+        let cost = match (self.isa, self.side) {
             (Isa::Avx512, 4 | 6) => 28.0,
             (Isa::Avx512, 5 | 7) => 44.0,
             (Isa::Avx512, _) => 100.0,
             _ => 7.0,
-        }
+        };
+        if self.has_half_rate() { cost / 2.0 } else { cost }
+    }
+
+    /// Whether products start at half the rate; only up to six points, for which it was measured.
+    fn has_half_rate(&self) -> bool {
+        self.side <= 6 && self.isa.has_half_rate()
     }
 
     /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, whose first rows take at least
@@ -220,10 +227,11 @@ impl Variant {
         let weights = (self.weights * self.weights) as f64 * shape.in_c as f64 * outputs;
         // Multiply-adds that could start while one register of weights is loaded from the level of memory that holds
         // this many bytes. Measured on a Zen 4 core, at 13 bytes per cycle from the third-level cache and 8 from memory;
-        // registers of 64 bytes on a Sapphire Rapids core, at 4 to 8 bytes per cycle from either.
+        // registers of 64 bytes on a Sapphire Rapids core, at 4 to 8 bytes per cycle from either. Where products start at
+        // half the rate, half as many registers arrive meanwhile.
         let arrival = match packed_len(self, shape) * size_of::<f32>() {
             0..0x8_0000 => 1.0,
-            _ if width > 8 => 20.0,
+            _ if width > 8 && !self.has_half_rate() => 20.0,
             0x8_0000..0x100_0000 => 5.0,
             _ => 8.0,
         };

@@ -279,7 +279,7 @@ pub(super) struct InputTile {
     /// `N * N` pointers to the `channels` elements of a pixel, row by row.
     pub pixels: *const *const f32,
     pub channels: usize,
-    /// The elements of the first point.
+    /// The elements of the first point, with space for whole registers.
     pub out: *mut f32,
     /// Elements from one point to the next.
     pub stride: usize,
@@ -369,7 +369,7 @@ pub(super) unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, cons
 ) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
-        // SAFETY: every pixel and every point has `count` elements starting at this channel.
+        // SAFETY: every pixel has `count` elements starting at this channel, and every point has space for a register.
         unsafe {
             let rows: [[L; N]; N] = std::array::from_fn(|y| {
                 F::input(std::array::from_fn(|x| {
@@ -380,8 +380,7 @@ pub(super) unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, cons
             for x in 0..N {
                 let column = F::input::<L>(std::array::from_fn(|y| rows[y][x]));
                 for (y, number) in column.into_iter().enumerate() {
-                    let to = tile.out.add((y * N + x) * tile.stride + channel);
-                    if count == L::WIDTH { number.store(to) } else { number.store_first(to, count) }
+                    number.store(tile.out.add((y * N + x) * tile.stride + channel));
                 }
             }
         }

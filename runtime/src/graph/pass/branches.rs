@@ -28,7 +28,7 @@ use crate::operator::Operator;
 use crate::ops::Op;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::conv::Conv;
-use crate::ops::float_conv;
+use crate::ops::float_conv::Nonzeros;
 use crate::reserve;
 use crate::tensor::{DType, Tensor};
 
@@ -304,7 +304,7 @@ impl Term {
         let window = Sum::of_conv(graph, index)?.window;
         let constant = |at: usize| graph.constant(*graph.nodes.get(index)?.inputs.get(at)?);
         let weights = constant(Conv::WEIGHTS)?;
-        if float_conv::nonzeros(weights)? < weights.shape().elements() / 2 {
+        if Nonzeros::of(weights)?.count() < weights.shape().elements() / 2 {
             return None;
         }
         let wide = |tensor: &Tensor| reserve::list(tensor.peek::<f32>()?.iter().map(f64::from)).ok();

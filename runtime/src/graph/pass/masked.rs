@@ -11,7 +11,8 @@
 //! When: the mask is one found by the pass `masks`, which has moved it after the activation. The convolution is dense,
 //! with at least [`PIXELS`] pixels and constant weights, and its result is read only by the product. Between the
 //! convolutions, only the active channels are stored, as described in [`Masked`]; readers that do not support such
-//! images get all channels from a Spread. A residual is gathered by the same mask.
+//! images get all channels from a Spread. A residual is gathered by the same mask. A mask that is a number cast from a
+//! condition is the condition itself: the cast is left out.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,6 +27,7 @@ use crate::ops::masked::Masked;
 use crate::ops::roles::Role;
 use crate::ops::unary::{Unary, UnaryKind};
 use crate::reserve;
+use crate::tensor::DType;
 
 /// Minimum pixels of a masked convolution's result: with fewer, selecting weights takes the time that multiplying by
 /// fewer of them saves.
@@ -99,8 +101,16 @@ fn find(graph: &Graph, uses: &Uses, gate: &Node) -> Option<Found> {
         Some(_) => pools.reverse(),
         None => pools.clear(),
     }
-    let found = Found { x: gated.x, conv, pools, mask: gated.mask, inverted: gated.inverted };
+    let mask = condition(graph, uses, gated.mask).unwrap_or(gated.mask);
+    let found = Found { x: gated.x, conv, pools, mask, inverted: gated.inverted };
     (conv.is_some() || is_read_masked(graph, uses, *gate.outputs.first()?)).then_some(found)
+}
+
+/// The condition that a mask was cast from.
+fn condition(graph: &Graph, uses: &Uses, mask: ValueId) -> Option<ValueId> {
+    let node = graph.nodes.get(uses.writer(mask)?)?;
+    let &x = node.inputs.first().filter(|_| matches!(node.op, Op::Cast(_)))?;
+    (graph.fact(x).dtype == DType::Bool).then_some(x)
 }
 
 /// Whether every reader of a value is a convolution that can read only active channels, or a reduction.
@@ -273,7 +283,6 @@ mod tests {
     use crate::ops::pool::Pool;
     use crate::ops::reduce::{Reduce, ReduceKind};
     use crate::ops::select::Select;
-    use crate::tensor::DType;
 
     fn conv(build: &mut Build, x: ValueId, [filters, channels]: [usize; 2], kernel: usize) -> ValueId {
         let mut random = Random((filters * 31 + channels) as u64);

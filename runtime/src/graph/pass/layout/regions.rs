@@ -20,7 +20,7 @@ use crate::operator::Semantics;
 use crate::operator::axes::Nhwc;
 use crate::ops::Op;
 use crate::ops::conv::Conv;
-use crate::ops::float_conv;
+use crate::ops::float_conv::Nonzeros;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::roles::Role;
@@ -32,8 +32,11 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 const PER_ELEMENT: f64 = 1.0;
 
 /// Minimum gain of NCHW: the model does not know fused bottlenecks, or images that stay in a cache from one step to the
-/// next, both of which favor dense regions.
-const MARGIN: f64 = 1.15;
+/// next, both of which favor dense regions. Products at half the rate that it assumes favor sparse ones, which wait for
+/// their pixels.
+fn margin(isa: Isa) -> f64 {
+    if isa.has_half_rate() { 1.0 } else { 1.15 }
+}
 
 /// Most channels of an image that a [`Stem`] reads in NCHW and converts to NHWC.
 const FEW_CHANNELS: usize = 4;
@@ -114,12 +117,11 @@ impl Forms {
         let weights = node.inputs.get(Conv::WEIGHTS).and_then(|&id| graph.constant(id));
         let task = Task { constant: weights.is_some(), scaled: conv.roles.has(Role::Scale), ..Task::new(&shape) };
         let all = task.nonzeros;
-        let nonzeros = weights.and_then(|weights| float_conv::nonzeros(weights));
-        let task = Task { nonzeros: nonzeros.unwrap_or(all), ..task };
+        let task = weights.and_then(|weights| Nonzeros::of(weights)).map_or(task, |nonzeros| nonzeros.task(task));
         let cost = |images| cheapest(isa, &Task { images, ..task });
         let is_stem = weights.is_some() && Stem::of(conv, facts).is_some();
         let nhwc = cost(if is_stem { Images::NchwToNhwc } else { Images::Nhwc });
-        let planes = MARGIN * cost(Images::Nchw);
+        let planes = margin(isa) * cost(Images::Nchw);
         let op = planes.is_finite().then(|| (conv.clone().into(), Vec::new()));
         Self { nhwc, planes, op, is_sparse: planes < nhwc && conv.groups == 1 && 2 * task.nonzeros < all }
     }
