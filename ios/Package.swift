@@ -12,7 +12,7 @@ import PackageDescription
 
 let package = Package(
     name: "Skipstone",
-    platforms: [.iOS(.v16), .macOS(.v13)],
+    platforms: [.iOS(.v16), .macOS(.v13), .macCatalyst(.v16), .tvOS(.v16), .visionOS(.v1)],
     products: [
         .library(name: "Skipstone", targets: ["Skipstone"]),
         .library(name: "SkipstoneBenchmark", targets: ["SkipstoneBenchmark"]),

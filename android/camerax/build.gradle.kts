@@ -1,6 +1,5 @@
 plugins {
     alias(libs.plugins.android.library)
-    alias(libs.plugins.kotlin.android)
 }
 
 android {
@@ -14,8 +13,7 @@ android {
 }
 
 kotlin {
-    explicitApi()
-    jvmToolchain(17)
+    compilerOptions { freeCompilerArgs.add("-Xexplicit-api=strict") }
 }
 
 dependencies {

@@ -13,6 +13,8 @@ use crate::{cross, debian, python};
 
 /// Android 15 and later refuse libraries whose segments are not aligned to pages of this size.
 const PAGE: u64 = 16 << 10;
+/// The oldest Android that the library runs on.
+const PLATFORM: &str = "24";
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -34,19 +36,32 @@ pub enum Command {
     /// add aarch64-linux-android armv7-linux-androideabi x86_64-linux-android`. SKIPSTONE_OPERATORS leaves out what no
     /// package needs (`skipstone operators`). SKIPSTONE_FEATURES replaces the default features, "signatures": with ""
     /// the library opens only unsigned packages, with "signatures onnx" also ONNX files.
-    Native { folder: PathBuf },
+    Native {
+        folder: PathBuf,
+        /// Also write the libraries with symbols and line tables, to SYMBOLS/ABI, for `ndk-stack` and crash reports
+        #[arg(long)]
+        symbols: Option<PathBuf>,
+    },
+    /// Write an AAR without Gradle: the Kotlin library as the tests compile it, and the native libraries FOLDER/ABI
+    Aar { folder: PathBuf, file: PathBuf },
 }
 
 pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
     match command {
-        Command::Native { folder } => native(workspace, folder),
+        Command::Native { folder, symbols } => native(workspace, folder, symbols.as_deref()),
+        Command::Aar { folder, file } => {
+            install(workspace)?;
+            maven(workspace, &["compile", "jar:jar"])?;
+            aar(workspace, folder, file)
+        }
         Command::Test => {
             prepare(workspace)?;
             check_alignment(workspace, "readelf", &built(workspace, "native").join("libskipstone.so"))?;
             test(workspace)?;
             publish(workspace)?;
-            // Linking needs the NDK. An emulator of a phone runs what the tests here run, x86-64 code.
-            cross::check(workspace, "skipstone-jni", &["aarch64-linux-android", "armv7-linux-androideabi"])
+            // Linking needs the NDK. Of the phones' targets, the one of 32 bits: code for 64-bit ARM is compiled and run by
+            // the emulated tests, and that of an emulator of a phone by the tests here.
+            cross::check(workspace, "skipstone-jni", &["armv7-linux-androideabi"])
         }
         Command::Races { runs } => {
             prepare(workspace)?;
@@ -78,14 +93,25 @@ fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
 fn publish(workspace: &Workspace) -> Result<()> {
     say("publishing to a local repository, and building a project that takes the library from there");
     let shell = &workspace.shell;
-    let repository = built(workspace, "repository");
+    let (repository, host) = (built(workspace, "repository"), built(workspace, "native"));
     shell.remove_path(&repository)?;
-    let target = format!("-DaltDeploymentRepository=skipstone::file://{}", repository.display());
+    let url = format!("file://{}", repository.display());
+    let target = format!("-DaltDeploymentRepository=skipstone::{url}");
     maven(workspace, &["jar:jar", "source:jar-no-fork", "deploy:deploy", &target])?;
+    // With this machine's library in place of the phones': what counts is the layout.
+    let (libraries, file) = (built(workspace, "jni"), built(workspace, "skipstone.aar"));
+    shell.create_dir(libraries.join("x86_64"))?;
+    shell.copy_file(host.join("libskipstone.so"), libraries.join("x86_64"))?;
+    aar(workspace, &libraries, &file)?;
+    let (url, file) = (format!("-Durl={url}"), format!("-Dfile={}", file.display()));
+    let sources = format!("-Dsources={}", jar(workspace, "-sources")?.display());
+    let pom = format!("-DpomFile={}", workspace.root.join("android/skipstone/pom.xml").display());
+    maven(workspace, &["deploy:deploy-file", "-DrepositoryId=skipstone", &pom, &file, &sources, &url])?;
+    check_published(workspace, &repository)?;
     let models = built(workspace, "models");
     let properties = [
         ("repository", repository),
-        ("native", built(workspace, "native")),
+        ("native", host),
         ("model", models.join("cifar10.skip")),
         ("labels", models.join("samples.txt")),
         ("images", workspace.root.join("models/samples")),
@@ -95,6 +121,70 @@ fn publish(workspace: &Workspace) -> Result<()> {
         .quiet()
         .run()?;
     report(workspace, "android/consumer", "Tests run")
+}
+
+/// Puts an AAR together from the jar that Maven made, and the native libraries in `native`, a folder for each ABI.
+fn aar(workspace: &Workspace, native: &Path, file: &Path) -> Result<()> {
+    let (shell, work) = (&workspace.shell, workspace.shell.create_temp_dir()?);
+    let (folder, file) = (work.path(), std::path::absolute(file)?);
+    let metadata = folder.join("META-INF/com/android/build/gradle");
+    for inner in [&folder.join("jni"), &metadata] {
+        shell.create_dir(inner)?;
+    }
+    let manifest = format!(
+        "<manifest xmlns:android=\"http://schemas.android.com/apk/res/android\" package=\"dev.skipstone\">\n    \
+         <uses-sdk android:minSdkVersion=\"{PLATFORM}\" />\n</manifest>\n"
+    );
+    shell.write_file(folder.join("AndroidManifest.xml"), manifest)?;
+    shell.write_file(
+        metadata.join("aar-metadata.properties"),
+        "aarFormatVersion=1.0\naarMetadataVersion=1.0\nminCompileSdk=1\nminCompileSdkExtension=0\n\
+         minAndroidGradlePluginVersion=1.0.0\n",
+    )?;
+    shell.write_file(folder.join("R.txt"), "")?;
+    shell.copy_file("android/skipstone/consumer-rules.pro", folder.join("proguard.txt"))?;
+    shell.copy_file(jar(workspace, "")?, folder.join("classes.jar"))?;
+    for abi in shell.read_dir(native)? {
+        let to = folder.join("jni").join(abi.file_name().context("a folder without a name")?);
+        shell.create_dir(&to)?;
+        shell.copy_file(abi.join("libskipstone.so"), &to)?;
+    }
+    Ok(cmd!(shell, "jar --create --no-manifest --file {file} -C {folder} .").quiet().run()?)
+}
+
+/// The jar of the Kotlin library, or with "-sources" that of its sources.
+fn jar(workspace: &Workspace, of: &str) -> Result<PathBuf> {
+    let made = workspace.shell.read_dir("android/target")?;
+    let end = format!("-SNAPSHOT{of}.jar");
+    made.into_iter().find(|path| path.display().to_string().ends_with(&end)).context("Maven made no jar")
+}
+
+/// Fails if the AAR in the repository does not hold what Android's build takes from it, or other classes than the jar that
+/// the tests run.
+fn check_published(workspace: &Workspace, repository: &Path) -> Result<()> {
+    let shell = &workspace.shell;
+    let versions = shell.read_dir(repository.join("dev/skipstone/skipstone"))?;
+    let version = versions.iter().find(|path| path.is_dir()).context("no version of the AAR was published")?;
+    let files = shell.read_dir(version)?;
+    let file = |extension: &str| {
+        let found = files.iter().find(|path| path.extension().is_some_and(|it| it == extension));
+        found.with_context(|| format!("no {extension} was published"))
+    };
+    let (archive, pom) = (file("aar")?, shell.read_file(file("pom")?)?);
+    for dependency in ["kotlin-stdlib", "kotlinx-coroutines-core", "kotlinx-coroutines-android"] {
+        ensure!(pom.contains(&format!("<artifactId>{dependency}</artifactId>")), "the AAR's POM lacks {dependency}");
+    }
+    let (work, classes) = (shell.create_temp_dir()?, std::fs::read(jar(workspace, "")?)?);
+    let _inside = shell.push_dir(work.path());
+    cmd!(shell, "jar --extract --file {archive}").quiet().run()?;
+    for path in ["AndroidManifest.xml", "R.txt", "proguard.txt", "jni/x86_64/libskipstone.so"] {
+        ensure!(shell.path_exists(path), "the AAR lacks {path}");
+    }
+    ensure!(
+        std::fs::read(work.path().join("classes.jar"))? == classes,
+        "the AAR holds other classes than the tests run"
+    );
+    Ok(())
 }
 
 /// Installs Maven and a JDK.
@@ -190,7 +280,7 @@ const COLD_STARTS: usize = 11;
 /// `{:?}` prints nothing, so no message may use it (`list` shows lists). Signatures are checked by the smallest code:
 /// it checks about a hundred bytes once per package, in a tenth of a millisecond. With frame pointers the unwind tables
 /// of x86-64 are a fifth smaller.
-fn native(workspace: &Workspace, folder: &Path) -> Result<()> {
+fn native(workspace: &Workspace, folder: &Path, symbols: Option<&Path>) -> Result<()> {
     let shell = &workspace.shell;
     let folder = std::path::absolute(folder)?;
     shell.create_dir(&folder)?;
@@ -203,24 +293,37 @@ fn native(workspace: &Workspace, folder: &Path) -> Result<()> {
     let library = ["-Zbuild-std=std,panic_unwind", STANDARD_LIBRARY];
     cmd!(
         shell,
-        "cargo ndk --platform 24 {targets...} --output-dir {folder}
+        "cargo ndk --platform {PLATFORM} {targets...} --output-dir {folder}
          build --profile device -p skipstone-jni {features...} {library...}"
     )
     .env("RUSTC_BOOTSTRAP", "1")
     .env("RUSTFLAGS", FLAGS)
+    .envs(symbols.iter().flat_map(|_| WITH_SYMBOLS))
     .quiet()
     .run()?;
-    // Macs have no readelf; the NDK has one.
+    // Macs have neither readelf nor a strip for these files; the NDK has them.
     let host = shell.read_dir(ndk.join("toolchains/llvm/prebuilt"))?;
-    let readelf = host.first().context("the NDK has no tools for this machine")?.join("bin/llvm-readelf");
+    let tools = host.first().context("the NDK has no tools for this machine")?.join("bin");
     for abi in shell.read_dir(&folder)? {
         let library = abi.join("libskipstone.so");
-        if library.exists() {
-            check_alignment(workspace, &readelf, &library)?;
+        if !library.exists() {
+            continue;
         }
+        if let Some(symbols) = symbols {
+            let whole = std::path::absolute(symbols)?.join(abi.file_name().context("a folder without a name")?);
+            shell.create_dir(&whole)?;
+            shell.copy_file(&library, &whole)?;
+            let strip = tools.join("llvm-strip");
+            cmd!(shell, "{strip} --strip-all {library}").quiet().run()?;
+        }
+        check_alignment(workspace, tools.join("llvm-readelf"), &library)?;
     }
     Ok(())
 }
+
+/// Settings of the profile for a library that can be symbolized.
+const WITH_SYMBOLS: [(&str, &str); 2] =
+    [("CARGO_PROFILE_DEVICE_STRIP", "none"), ("CARGO_PROFILE_DEVICE_DEBUG", "line-tables-only")];
 
 /// The compiler flags of the libraries for phones; `tests/devices/size.py` uses the same. LLVM inlines little by itself:
 /// what is hot is marked, and the library is 2 % smaller and as fast.
@@ -239,4 +342,39 @@ fn check_alignment(workspace: &Workspace, readelf: impl AsRef<Path>, library: &P
     }
     say(format!("{}: segments aligned to 16 KB", library.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// The text between `before` and `after`, where it first occurs in a file of `android`.
+    fn between(file: &str, before: &str, after: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("android").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{file} has no {before}"));
+        rest.split_once(after).unwrap().0.to_owned()
+    }
+
+    /// Regression: the tests compiled with another Kotlin than the library that ships.
+    #[test]
+    fn every_build_has_the_same_versions() {
+        let kotlin = between("gradle/libs.versions.toml", "kotlin = \"", "\"");
+        let coroutines = between("gradle/libs.versions.toml", "coroutines = \"", "\"");
+        for file in ["pom.xml", "consumer/pom.xml"] {
+            assert_eq!(between(file, "<kotlin.version>", "<"), kotlin, "{file}");
+        }
+        assert_eq!(
+            between("pom.xml", "<artifactId>kotlinx-coroutines-android</artifactId>\n      <version>", "<"),
+            coroutines
+        );
+        for (artifact, version) in [
+            ("kotlin-stdlib", &kotlin),
+            ("kotlinx-coroutines-core", &coroutines),
+            ("kotlinx-coroutines-android", &coroutines),
+        ] {
+            let before = format!("<artifactId>{artifact}</artifactId>\n      <version>");
+            assert_eq!(&between("skipstone/pom.xml", &before, "<"), version, "{artifact}");
+        }
+    }
 }

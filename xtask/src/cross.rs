@@ -109,15 +109,26 @@ pub fn phone<A: AsRef<str>>(workspace: &Workspace, target: &str, subcommand: &st
 }
 
 /// Checks a package for phones' targets: everything but generating code and linking. Macros are shared with the libraries
-/// that are built for phones; only the standard library is really built, and need not be fast.
+/// that are built for phones. cargo builds the standard library even then, but need not generate its code.
 pub fn check(workspace: &Workspace, package: &str, targets: &[&str]) -> Result<()> {
+    let _metadata = workspace.shell.push_env("RUSTFLAGS", "-Zno-codegen");
     for target in targets {
         say(format!("checking for {target}"));
         phone(
             workspace,
             target,
             "check",
-            &["--quiet", "--profile", "device", "--config", "profile.device.opt-level=0", "-p", package],
+            &[
+                "--quiet",
+                // Without what prints backtraces.
+                "-Zbuild-std-features=panic-unwind",
+                "--profile",
+                "device",
+                "--config",
+                "profile.device.opt-level=0",
+                "-p",
+                package,
+            ],
         )?;
     }
     Ok(())

@@ -2,9 +2,9 @@
 //!
 //! Code inside `canImport` of Apple's frameworks, and the apps, are parsed on Linux and compiled only on a Mac.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use xshell::cmd;
 
 use crate::workspace::{Workspace, say};
@@ -13,6 +13,8 @@ use crate::{bindings, cross, python, swift};
 const NAME: &str = "skipstoneFFI";
 const IOS: &str = "16.0";
 const MACOS: &str = "13.0";
+const TVOS: &str = "16.0";
+const VISIONOS: &str = "1.0";
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -27,12 +29,19 @@ pub enum Command {
     },
     /// The static library for aarch64-apple-ios
     Library,
-    /// Build ios/skipstoneFFI.xcframework for devices, the simulator and macOS; needs a Mac with Xcode
+    /// Build ios/skipstoneFFI.xcframework for iOS, macOS, Mac Catalyst, tvOS and visionOS; needs a Mac with Xcode
     ///
     /// SKIPSTONE_FEATURES replaces the default features, "signatures": with "" the library opens only unsigned
     /// packages, with "signatures onnx" also ONNX files. SKIPSTONE_OPERATORS leaves out what no package needs
     /// (`skipstone operators`).
     Xcframework,
+    /// Write what is published: FOLDER/Skipstone, whose Package.swift refers to the XCFramework by URL and checksum, and
+    /// FOLDER/skipstoneFFI.xcframework.zip for that URL; needs the XCFramework
+    Publish {
+        /// Where the zip file will be
+        url: String,
+        folder: PathBuf,
+    },
 }
 
 pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
@@ -49,6 +58,7 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
         }
         Command::Library => library(workspace),
         Command::Xcframework => xcframework(workspace),
+        Command::Publish { url, folder } => publish(workspace, url, folder),
     }
 }
 
@@ -58,7 +68,7 @@ fn prepare(workspace: &Workspace) -> Result<()> {
     say("the library for this machine");
     // With the kernels of the command; the rest need not be fast here.
     workspace.cargo(
-        "build --quiet --release --config profile.release.package.skipstone.opt-level=1 -p skipstone-ffi \
+        "build --quiet --release --config profile.release.package.skipstone.opt-level=0 -p skipstone-ffi \
          --features onnx,skipstone/avx512,skipstone/foreign",
     )?;
     // The Debian root sees only this tree, wherever cargo's target folder is.
@@ -78,7 +88,7 @@ fn package(workspace: &Workspace) -> Result<()> {
         |command: &str| swift::run(workspace, &command.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     inside(
         "swift format lint --strict --recursive --configuration ios/.swift-format \
-         ios/Package.swift ios/Sources/Skipstone ios/Sources/SkipstoneBenchmark ios/Tests ios/Apps",
+         ios/Package.swift ios/Sources/Skipstone ios/Sources/SkipstoneBenchmark ios/Tests ios/Apps ios/Consumer",
     )?;
     let mut apps = vec!["swiftc".to_owned(), "-parse".to_owned(), "-swift-version".to_owned(), "6".to_owned()];
     for folder in workspace.shell.read_dir("ios/Apps")?.iter().filter(|path| path.is_dir()) {
@@ -92,7 +102,24 @@ fn package(workspace: &Workspace) -> Result<()> {
     }
     swift::run(workspace, &apps)?;
     say("the package");
-    test(workspace, 4_000, &[])
+    test(workspace, 4_000, &[])?;
+    consume(workspace)
+}
+
+/// Builds and runs a program that knows only the published package, and this machine's library where a phone has the
+/// XCFramework.
+fn consume(workspace: &Workspace) -> Result<()> {
+    say("a program that depends on the published package");
+    let package = published(&workspace.shell.read_file("ios/Package.swift")?, "https://example.org/library.zip", "")?;
+    assemble(workspace, &package, &workspace.build("swift/published/Skipstone"))?;
+    let libraries = format!("-L{}", workspace.build("swift/lib").display());
+    let fixtures = workspace.build("swift/fixtures");
+    let arguments = ["simplenet.skip", "cat_0.ppm"].map(|name| fixtures.join(name).display().to_string());
+    let mut command = vec!["swift", "run", "--package-path", "ios/Consumer", "--scratch-path", "build/swift/consumer"];
+    command.extend(["-Xswiftc", "-warnings-as-errors", "-Xlinker", &libraries, "consumer"]);
+    command.extend(arguments.iter().map(String::as_str));
+    command.push("cat");
+    swift::run(workspace, &command.into_iter().map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// `swift test` of the package, after preparing it.
@@ -118,21 +145,53 @@ fn library(workspace: &Workspace) -> Result<()> {
 
 /// A platform of the XCFramework, with the library for each of its architectures.
 struct Slice {
+    name: &'static str,
+    /// The platform in the framework's Info.plist.
     platform: &'static str,
     minimum: &'static str,
     targets: &'static [&'static str],
 }
 
-const SLICES: [Slice; 3] = [
-    Slice { platform: "iPhoneOS", minimum: IOS, targets: &["aarch64-apple-ios"] },
-    Slice { platform: "iPhoneSimulator", minimum: IOS, targets: &["aarch64-apple-ios-sim", "x86_64-apple-ios"] },
-    Slice { platform: "MacOSX", minimum: MACOS, targets: &["aarch64-apple-darwin", "x86_64-apple-darwin"] },
+const SLICES: [Slice; 8] = [
+    Slice { name: "ios", platform: "iPhoneOS", minimum: IOS, targets: &["aarch64-apple-ios"] },
+    Slice {
+        name: "ios-simulator",
+        platform: "iPhoneSimulator",
+        minimum: IOS,
+        targets: &["aarch64-apple-ios-sim", "x86_64-apple-ios"],
+    },
+    Slice {
+        name: "macos",
+        platform: "MacOSX",
+        minimum: MACOS,
+        targets: &["aarch64-apple-darwin", "x86_64-apple-darwin"],
+    },
+    Slice {
+        name: "catalyst",
+        platform: "MacOSX",
+        minimum: MACOS,
+        targets: &["aarch64-apple-ios-macabi", "x86_64-apple-ios-macabi"],
+    },
+    Slice { name: "tvos", platform: "AppleTVOS", minimum: TVOS, targets: &["aarch64-apple-tvos"] },
+    Slice {
+        name: "tvos-simulator",
+        platform: "AppleTVSimulator",
+        minimum: TVOS,
+        targets: &["aarch64-apple-tvos-sim", "x86_64-apple-tvos"],
+    },
+    Slice { name: "visionos", platform: "XROS", minimum: VISIONOS, targets: &["aarch64-apple-visionos"] },
+    Slice {
+        name: "visionos-simulator",
+        platform: "XRSimulator",
+        minimum: VISIONOS,
+        targets: &["aarch64-apple-visionos-sim"],
+    },
 ];
 
 fn xcframework(workspace: &Workspace) -> Result<()> {
     let shell = &workspace.shell;
-    let _minimum =
-        [shell.push_env("IPHONEOS_DEPLOYMENT_TARGET", IOS), shell.push_env("MACOSX_DEPLOYMENT_TARGET", MACOS)];
+    let minimum = [("IPHONEOS", IOS), ("MACOSX", MACOS), ("TVOS", TVOS), ("XROS", VISIONOS)];
+    let _minimum = minimum.map(|(system, version)| shell.push_env(format!("{system}_DEPLOYMENT_TARGET"), version));
     // The bindings can be generated from any build of the library.
     workspace.cargo("build --release -p skipstone-ffi")?;
     bindings::swift(workspace, &workspace.target.join("release/libskipstone_ffi.a"))?;
@@ -145,8 +204,50 @@ fn xcframework(workspace: &Workspace) -> Result<()> {
     Ok(cmd!(shell, "xcodebuild -create-xcframework -output {output} {frameworks...}").quiet().run()?)
 }
 
+/// The package as others depend on it: with Package.swift at its root, the generated Swift, and no tests.
+fn publish(workspace: &Workspace, url: &str, folder: &Path) -> Result<()> {
+    let shell = &workspace.shell;
+    let (folder, library) = (std::path::absolute(folder)?, format!("{NAME}.xcframework"));
+    let zip = folder.join(format!("{library}.zip"));
+    shell.create_dir(&folder)?;
+    shell.remove_path(&zip)?;
+    {
+        let _ios = shell.push_dir("ios");
+        ensure!(shell.path_exists(&library), "there is no ios/{library}: `cargo xtask ios xcframework` makes it");
+        // With the links of the bundles for the Mac.
+        cmd!(shell, "zip --quiet --recurse-paths --symlinks -X {zip} {library}").quiet().run()?;
+    }
+    let sum = cmd!(shell, "shasum -a 256 {zip}").quiet().read()?;
+    let sum = sum.split_whitespace().next().context("shasum prints no checksum")?;
+    let package = published(&shell.read_file("ios/Package.swift")?, url, sum)?;
+    assemble(workspace, &package, &folder.join("Skipstone"))?;
+    say(format!("{}: checksum {sum}", zip.display()));
+    Ok(())
+}
+
+/// Package.swift with the XCFramework at `url`, and without what only this repository has.
+fn published(package: &str, url: &str, checksum: &str) -> Result<String> {
+    let here = format!("path: \"{NAME}.xcframework\"");
+    ensure!(package.contains(&here), "ios/Package.swift has no binary target");
+    let there = format!("url: \"{url}\", checksum: \"{checksum}\"");
+    let published = package.replace(&here, &there);
+    Ok(published.lines().filter(|line| !line.contains(".testTarget(")).map(|line| format!("{line}\n")).collect())
+}
+
+/// Writes a package with the sources of this one.
+fn assemble(workspace: &Workspace, package: &str, folder: &Path) -> Result<()> {
+    let shell = &workspace.shell;
+    shell.remove_path(folder)?;
+    shell.create_dir(folder)?;
+    shell.write_file(folder.join("Package.swift"), package)?;
+    for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        shell.copy_file(license, folder)?;
+    }
+    Ok(cmd!(shell, "cp -R ios/Sources {folder}").quiet().run()?)
+}
+
 /// Makes the framework of a platform below `work`.
-fn framework(workspace: &Workspace, slice: &Slice, work: &Path) -> Result<std::path::PathBuf> {
+fn framework(workspace: &Workspace, slice: &Slice, work: &Path) -> Result<PathBuf> {
     let (shell, targets) = (&workspace.shell, slice.targets);
     let features = match std::env::var("SKIPSTONE_FEATURES") {
         Ok(features) => vec!["--no-default-features".to_owned(), "--features".to_owned(), format!("uniffi {features}")],
@@ -159,7 +260,7 @@ fn framework(workspace: &Workspace, slice: &Slice, work: &Path) -> Result<std::p
     }
     // On a Mac a framework is a versioned bundle, with links to the current version at its top.
     let versioned = slice.platform == "MacOSX";
-    let framework = work.join(slice.platform).join(NAME).with_extension("framework");
+    let framework = work.join(slice.name).join(NAME).with_extension("framework");
     let contents = if versioned { framework.join("Versions/A") } else { framework.clone() };
     let resources = if versioned { contents.join("Resources") } else { contents.clone() };
     for folder in [contents.join("Headers"), contents.join("Modules"), resources.clone()] {
@@ -176,8 +277,7 @@ fn framework(workspace: &Workspace, slice: &Slice, work: &Path) -> Result<std::p
     shell.write_file(&list, properties(slice, &version))?;
     cmd!(shell, "plutil -lint -s {list}").quiet().run()?;
     if versioned {
-        let link =
-            |to: &str, at: std::path::PathBuf| std::os::unix::fs::symlink(to, at).context("a link of the framework");
+        let link = |to: &str, at: PathBuf| std::os::unix::fs::symlink(to, at).context("a link of the framework");
         link("A", framework.join("Versions/Current"))?;
         for entry in [NAME, "Headers", "Modules", "Resources"] {
             link(&format!("Versions/Current/{entry}"), framework.join(entry))?;
@@ -214,4 +314,22 @@ fn properties(slice: &Slice, version: &str) -> String {
          <plist version=\"1.0\">\n<dict>\n{lines}\
          \t<key>CFBundleSupportedPlatforms</key><array><string>{platform}</string></array>\n</dict>\n</plist>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_package_refers_to_the_library_by_its_checksum() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let package = std::fs::read_to_string(root.join("ios/Package.swift")).unwrap();
+        let published = published(&package, "https://example.org/library.zip", "0123").unwrap();
+        let target =
+            "binaryTarget(name: \"skipstoneFFI\", url: \"https://example.org/library.zip\", checksum: \"0123\")";
+        assert!(published.contains(target), "{published}");
+        assert!(!published.contains("path: \"skipstoneFFI.xcframework\""), "{published}");
+        assert!(!published.contains("testTarget"), "{published}");
+        assert!(super::published("", "", "").is_err());
+    }
 }

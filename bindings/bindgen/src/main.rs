@@ -1,7 +1,23 @@
-//! Generates the Swift bindings of the facade from a built library:
+//! Generates the Swift bindings of the facade, and the C header, from a built library:
 //!
-//!     skipstone-bindgen generate --language swift --no-format --out-dir DIR LIBRARY
+//!     skipstone-bindgen LIBRARY CONFIGURATION FOLDER
 
-fn main() {
-    uniffi::uniffi_bindgen_main();
+use std::env;
+
+use uniffi_bindgen::bindings::{SwiftBindingsOptions, generate_swift_bindings};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [library, configuration, folder] = arguments.as_slice() else {
+        return Err("usage: skipstone-bindgen LIBRARY CONFIGURATION FOLDER".into());
+    };
+    generate_swift_bindings(SwiftBindingsOptions {
+        generate_swift_sources: true,
+        generate_headers: true,
+        source: library.into(),
+        config: Some(configuration.into()),
+        out_dir: folder.into(),
+        ..SwiftBindingsOptions::default()
+    })?;
+    Ok(())
 }

@@ -31,8 +31,8 @@ struct BenchmarkView: View {
             } footer: {
                 Text(run.failure ?? "")
             }
-            if let second = run.seconds.last {
-                SecondSection(second: second, seconds: run.seconds)
+            if let moment = run.moments.last {
+                MomentSection(moment: moment, moments: run.moments)
             }
             if let report = run.report { ReportSections(report: report) }
         }

@@ -7,7 +7,8 @@ import SwiftUI
 final class BenchmarkRun: ObservableObject {
     @Published var length = Benchmark.Length.runs(1000)
     @Published var threads = 1
-    @Published private(set) var seconds: [Report.Second] = []
+    /// The history that is drawn.
+    @Published private(set) var moments: [Report.Moment] = []
     @Published private(set) var report: Report?
     /// The report as JSON, for sharing.
     @Published private(set) var file: URL?
@@ -17,7 +18,7 @@ final class BenchmarkRun: ObservableObject {
     var isRunning: Bool { task != nil }
 
     func start() {
-        (seconds, report, file, failure) = ([], nil, nil, nil)
+        (moments, report, file, failure) = ([], nil, nil, nil)
         // If the screen turned off, the system would suspend the app.
         UIApplication.shared.isIdleTimerDisabled = true
         task = Task {
@@ -33,8 +34,12 @@ final class BenchmarkRun: ObservableObject {
         guard let url = Bundle.main.url(forResource: "model", withExtension: "skip") else {
             throw CocoaError(.fileNoSuchFile)
         }
-        let report = try await Benchmark(length: length).run(url, config: Config(threads: threads)) { second in
-            Task { @MainActor in self.seconds.append(second) }
+        let report = try await Benchmark(length: length).run(url, config: Config(threads: threads)) { moment in
+            Task { @MainActor in
+                self.moments.append(moment)
+                // Half an hour of them.
+                self.moments.removeFirst(max(0, self.moments.count - 360))
+            }
         }
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(report.model).json")
         try report.json().write(to: file)

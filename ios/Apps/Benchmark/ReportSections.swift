@@ -2,20 +2,20 @@ import Charts
 import SkipstoneBenchmark
 import SwiftUI
 
-/// The last second, and the history of all seconds.
-struct SecondSection: View {
-    let second: Report.Second
-    let seconds: [Report.Second]
+/// The last moment, and the history.
+struct MomentSection: View {
+    let moment: Report.Moment
+    let moments: [Report.Moment]
 
     var body: some View {
         Section("Now") {
-            Chart(seconds, id: \.at) {
-                LineMark(x: .value("Seconds", $0.at), y: .value("Median, ms", $0.latencyMs.p50))
+            Chart(moments, id: \.atMs) {
+                LineMark(x: .value("Seconds", $0.atMs / 1e3), y: .value("Mean, ms", $0.meanMs))
             }
             .frame(height: 120)
-            LabeledContent("Median", value: milliseconds(second.latencyMs.p50))
-            LabeledContent("Temperature", value: second.thermalState ?? "unknown")
-            LabeledContent("Memory", value: megabytes(second.residentBytes))
+            LabeledContent("Mean", value: milliseconds(moment.meanMs))
+            LabeledContent("Temperature", value: moment.thermal ?? "unknown")
+            LabeledContent("Memory", value: megabytes(moment.memoryBytes))
         }
     }
 }
@@ -30,6 +30,10 @@ struct ReportSections: View {
             LabeledContent("90 %", value: milliseconds(report.latencyMs.p90))
             LabeledContent("99 %", value: milliseconds(report.latencyMs.p99))
             LabeledContent("Slowest", value: milliseconds(report.latencyMs.max))
+            LabeledContent("Median in the native library", value: milliseconds(report.nativeMs.p50))
+            if let frames = report.frames {
+                LabeledContent("Median of camera frames", value: milliseconds(frames.latencyMs.p50))
+            }
             LabeledContent("Loading", value: milliseconds(report.loadMs))
             LabeledContent("First run", value: milliseconds(report.firstMs))
         }

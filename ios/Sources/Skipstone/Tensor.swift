@@ -120,6 +120,6 @@ extension UInt64: TensorScalar { public static var element: Tensor.Element { .ui
 extension UInt32: TensorScalar { public static var element: Tensor.Element { .uint32 } }
 extension UInt16: TensorScalar { public static var element: Tensor.Element { .uint16 } }
 extension UInt8: TensorScalar { public static var element: Tensor.Element { .uint8 } }
-#if !(os(macOS) && arch(x86_64))
+#if !((os(macOS) || targetEnvironment(macCatalyst)) && arch(x86_64))
     extension Float16: TensorScalar { public static var element: Tensor.Element { .float16 } }
 #endif

@@ -1,7 +1,8 @@
 import Foundation
 import Skipstone
 
-/// The result of a ``Benchmark``. Its JSON shares its keys with `skipstone bench --json`.
+/// The result of a ``Benchmark``. Its JSON shares keys with `skipstone bench --json`, and has those of the app for
+/// Android: `bindings/report.txt` lists them.
 public struct Report: Codable, Sendable {
     /// Latency in milliseconds.
     public struct Latency: Codable, Hashable, Sendable {
@@ -28,7 +29,7 @@ public struct Report: Codable, Sendable {
         /// All tensors between inputs and outputs.
         public let arenaBytes: Int
         /// Peak memory of the process.
-        public let peakRssBytes: Int?
+        @OrNull public private(set) var peakRssBytes: Int?
     }
 
     /// The time of one step.
@@ -45,26 +46,62 @@ public struct Report: Codable, Sendable {
         public let share: Double
     }
 
-    /// The runs of one second.
-    public struct Second: Codable, Hashable, Sendable {
-        /// Seconds from the start to the end of this one.
-        public let at: Double
+    /// A part of the measurement, and the device at its end.
+    public struct Moment: Codable, Hashable, Sendable {
+        /// Milliseconds from the start of the measurement to the end of this part.
+        public let atMs: Double
         /// Runs in it.
         public let runs: Int
-        /// Their latency.
+        /// The arithmetic mean of their times.
+        public let meanMs: Double
+        /// The slowest of them.
+        public let maxMs: Double
+        /// Memory of the app; on Apple's systems its footprint.
+        @OrNull public private(set) var memoryBytes: Int?
+        /// `nominal`, `fair`, `serious` or `critical`; nil if the system does not report it.
+        @OrNull public private(set) var thermal: String?
+        /// Charge of the battery, 0 to 1; nil if the system does not report it.
+        @OrNull public private(set) var battery: Double?
+        /// Frequency of every core. Apple's systems do not report it; the key is that of the app for Android.
+        @OrNull public private(set) var mhz: [Int]?
+    }
+
+    /// Runs by their time.
+    public struct Bin: Codable, Hashable, Sendable {
+        /// The shortest time, in milliseconds; the bin is 1 % wide.
+        public let fromMs: Double
+        /// Runs in it.
+        public let runs: Int
+    }
+
+    /// Camera frames through the model.
+    public struct Frames: Codable, Hashable, Sendable {
+        /// Pixels across: what cameras deliver for analysis.
+        public let width: Int
+        /// Pixels down.
+        public let height: Int
+        /// Number of frames.
+        public let runs: Int
+        /// Latency until the input is ready.
+        public let prepareMs: Latency
+        /// Latency until the answer.
         public let latencyMs: Latency
-        /// Memory of the process.
-        public let residentBytes: Int?
-        /// `nominal`, `fair`, `serious` or `critical`; absent if the system does not report it.
-        public let thermalState: String?
+
+        static let width = 640
+        static let height = 480
+
+        init(prepare: Statistics, whole: Statistics) {
+            (width, height, runs) = (Self.width, Self.height, whole.count)
+            (prepareMs, latencyMs) = (prepare.latency, whole.latency)
+        }
     }
 
     /// The device of the measurement.
     public struct Device: Codable, Hashable, Sendable {
+        /// The manufacturer's model name, such as `iPhone15,2`.
+        public let name: String
         /// The system's name and version.
         public let system: String
-        /// The manufacturer's model name, such as `iPhone15,2`.
-        public let machine: String
         /// Processor cores in use.
         public let cores: Int
     }
@@ -81,14 +118,20 @@ public struct Report: Codable, Sendable {
     public let firstMs: Double
     /// Runs that count.
     public let runs: Int
-    /// Their latency.
+    /// Their latency, from Swift and back.
     public let latencyMs: Latency
+    /// The native library's own time for the last of them, at most 1024.
+    public let nativeMs: Latency
+    /// The runs by their time, shortest first.
+    public let histogram: [Bin]
+    /// Camera frames; nil if the model's first input is not an image, or none were requested.
+    @OrNull public private(set) var frames: Frames?
     /// Memory of the model and of the process.
     public let memory: Memory
     /// Time of every step; empty if no profile was requested.
     public let steps: [Step]
-    /// Every second of the measurement.
-    public let seconds: [Second]
+    /// The parts of the measurement.
+    public let moments: [Moment]
     /// The device of the measurement.
     public let device: Device
 
@@ -103,34 +146,43 @@ public struct Report: Codable, Sendable {
 
 extension Report {
     init(
-        _ model: ModelInfo, load: Duration, first: Duration, latency: Latency, runs: Int, memory: Skipstone.Memory,
-        steps: [StepTime], seconds: [Second]
+        _ session: Session, load: Duration, first: Duration, runs: Statistics, native: Skipstone.Latency,
+        frames: Frames?, moments: [Moment], steps: [StepTime]
     ) {
+        let (model, memory) = (session.model.info, session.memory)
         self.model = model.name
         isa = model.isa
         threads = model.threads
         loadMs = load.inMilliseconds
         firstMs = first.inMilliseconds
-        self.runs = runs
-        latencyMs = latency
+        self.runs = runs.count
+        latencyMs = runs.latency
+        nativeMs = Latency(
+            min: native.minimum.inMilliseconds, p50: native.median.inMilliseconds, p90: native.p90.inMilliseconds,
+            p99: native.p99.inMilliseconds, max: native.maximum.inMilliseconds, mean: native.mean.inMilliseconds)
+        histogram = runs.histogram
+        self.frames = frames
         self.memory = Memory(
             weightsBytes: memory.weightBytes, packedBytes: memory.packedBytes, arenaBytes: memory.arenaBytes,
             peakRssBytes: memory.peakResidentBytes)
         self.steps = steps.map {
             Step(name: $0.name, op: $0.op, kernel: $0.kernel, ms: $0.time.inMilliseconds, share: $0.share)
         }
-        self.seconds = seconds
+        self.moments = moments
         device = .current
     }
 }
 
-extension Report.Second {
-    init(at passed: Duration, _ latency: Report.Latency, runs: Int, _ memory: Skipstone.Memory) {
-        at = passed.inMilliseconds / 1e3
+extension Report.Moment {
+    init(atMs: Double, runs: Int, meanMs: Double, maxMs: Double, _ state: DeviceState) {
+        self.atMs = atMs
         self.runs = runs
-        latencyMs = latency
-        residentBytes = memory.residentBytes
-        thermalState = currentThermalState()
+        self.meanMs = meanMs
+        self.maxMs = maxMs
+        memoryBytes = state.memoryBytes
+        thermal = state.thermal
+        battery = state.battery
+        mhz = nil
     }
 }
 
@@ -141,20 +193,26 @@ extension Report.Device {
         let machine = withUnsafeBytes(of: &name.machine) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         let process = ProcessInfo.processInfo
         return Self(
-            system: process.operatingSystemVersionString, machine: machine, cores: process.activeProcessorCount)
+            name: machine, system: process.operatingSystemVersionString, cores: process.activeProcessorCount)
     }
 }
 
-private func currentThermalState() -> String? {
-    #if canImport(Darwin)
-        switch ProcessInfo.processInfo.thermalState {
-        case .nominal: "nominal"
-        case .fair: "fair"
-        case .serious: "serious"
-        case .critical: "critical"
-        @unknown default: nil
-        }
-    #else
-        nil
-    #endif
+/// A value that is written as null if there is none, so that every report has the same keys.
+@propertyWrapper
+public struct OrNull<Value: Codable & Hashable & Sendable>: Codable, Hashable, Sendable {
+    /// The value.
+    public internal(set) var wrappedValue: Value?
+
+    /// A wrapper of this value.
+    public init(wrappedValue: Value?) { self.wrappedValue = wrappedValue }
+
+    public init(from decoder: any Decoder) throws {
+        let value = try decoder.singleValueContainer()
+        wrappedValue = value.decodeNil() ? nil : try value.decode(Value.self)
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var value = encoder.singleValueContainer()
+        try value.encode(wrappedValue)
+    }
 }

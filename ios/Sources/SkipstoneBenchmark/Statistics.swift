@@ -4,7 +4,7 @@ import Foundation
 /// footprint.
 ///
 /// Times are counted in bins 1 % wide, from a microsecond to a hundred seconds, so a percentile is accurate to half a
-/// percent. Minimum, maximum and mean are exact.
+/// percent. Minimum, maximum and mean are exact. The benchmark for Android has the same bins.
 struct Statistics {
     private static let width = 1.01
     private static let shortest = 1e-3  // milliseconds
@@ -30,6 +30,13 @@ struct Statistics {
         return .init(
             min: minimum, p50: percentile(0.5), p90: percentile(0.9), p99: percentile(0.99), max: maximum,
             mean: sum / Double(count))
+    }
+
+    /// The bins that are not empty, shortest first.
+    var histogram: [Report.Bin] {
+        bins.enumerated().filter { $0.element > 0 }.map { bin, runs in
+            Report.Bin(fromMs: Self.shortest * pow(Self.width, Double(bin)), runs: Int(runs))
+        }
     }
 
     private func percentile(_ share: Double) -> Double {

@@ -5,40 +5,65 @@ import Testing
 @testable import SkipstoneBenchmark
 
 @Suite struct BenchmarkTests {
-    @Test func aReportHasTheKeysOfTheCommand() async throws {
-        let report = try await Benchmark(length: .runs(30), profiled: 5).run(Fixtures.package)
+    @Test func aReportHasTheKeysOfTheList() async throws {
+        let report = try await Benchmark(length: .runs(30), extra: 5).run(Fixtures.package)
         #expect(report.runs == 30)
-        #expect(report.seconds.map(\.runs).reduce(0, +) == 30)
-        let json = try #require(JSONSerialization.jsonObject(with: report.json()) as? [String: Any])
-        let keys = ["model", "isa", "threads", "load_ms", "first_ms", "runs", "latency_ms", "memory", "steps"]
-        #expect(Set(json.keys).isSuperset(of: keys))
-        let latency = try #require(json["latency_ms"] as? [String: Double])
-        #expect(Set(latency.keys) == ["min", "p50", "p90", "p99", "max", "mean"])
-        let memory = try #require(json["memory"] as? [String: Any])
-        #expect(Set(memory.keys).isSuperset(of: ["weights_bytes", "packed_bytes", "arena_bytes"]))
-        let step = try #require((json["steps"] as? [[String: Any]])?.first)
-        #expect(Set(step.keys) == ["name", "op", "kernel", "ms", "share"])
+        #expect(report.moments.map(\.runs).reduce(0, +) == 30)
+        #expect(report.histogram.map(\.runs).reduce(0, +) == 30)
+        #expect(report.frames?.runs == 5)
+        #expect(report.nativeMs.p50 > 0)
+        let json = try JSONSerialization.jsonObject(with: report.json())
+        let list = try String(contentsOf: Fixtures.report, encoding: .utf8)
+        #expect(Set(paths(json)) == Set(list.split(separator: "\n").map(String.init)))
+    }
+
+    /// The paths of all values, without the indices of arrays.
+    private func paths(_ value: Any, at path: String = "") -> [String] {
+        if let object = value as? [String: Any] {
+            return object.flatMap { key, value in paths(value, at: path.isEmpty ? key : "\(path).\(key)") }
+        }
+        if let list = value as? [[String: Any]], !list.isEmpty { return list.flatMap { paths($0, at: path + "[]") } }
+        return [path]
     }
 
     @Test func aBenchmarkMayBeGivenATime() async throws {
-        let seconds = Counter()
-        let report = try await Benchmark(length: .time(.milliseconds(1100)), warmup: 0, profiled: 0)
-            .run(Fixtures.package) { _ in seconds.increment() }
+        let moments = Counter()
+        let report = try await Benchmark(
+            length: .time(.milliseconds(500)), warmup: 0, extra: 0, interval: .milliseconds(100)
+        )
+        .run(Fixtures.package) { _ in moments.increment() }
         #expect(report.runs > 0)
-        #expect(report.steps.isEmpty)
-        #expect(report.seconds.count == seconds.value)
-        #expect(report.seconds.map(\.runs).reduce(0, +) == report.runs)
+        #expect(report.steps.isEmpty && report.frames == nil)
+        #expect(report.moments.count == moments.value)
+        #expect(report.moments.map(\.runs).reduce(0, +) == report.runs)
     }
 
     @Test func aBenchmarkIsCancelled() async throws {
-        let (seconds, passed) = AsyncStream.makeStream(of: Report.Second.self)
+        let (moments, passed) = AsyncStream.makeStream(of: Report.Moment.self)
         let task = Task {
-            try await Benchmark(length: .time(.seconds(1_000_000)), warmup: 0, profiled: 0)
+            try await Benchmark(length: .time(.seconds(1_000_000)), warmup: 0, extra: 0, interval: .milliseconds(10))
                 .run(Fixtures.package) { passed.yield($0) }
         }
-        for await _ in seconds { break }
+        for await _ in moments { break }
         task.cancel()
         await #expect(throws: CancellationError.self) { try await task.value }
+    }
+
+    @Test func momentsAreBoundedAndLoseNoRun() {
+        var moments = Moments(every: .seconds(1), limit: 4)
+        var recorded = 0
+        for run in 1...1000 {
+            moments.add(.milliseconds(run))
+            guard moments.isDue(.seconds(run)) else { continue }
+            _ = moments.end(.seconds(run), DeviceState(memoryBytes: run))
+            recorded = run
+        }
+        #expect((2...4).contains(moments.all.count))
+        #expect(moments.all.map(\.runs).reduce(0, +) == recorded)
+        let sum = moments.all.map { Double($0.runs) * $0.meanMs }.reduce(0, +)
+        #expect(abs(sum - Double(recorded * (recorded + 1) / 2)) < 1e-3)
+        #expect(abs((moments.all.last?.maxMs ?? 0) - Double(recorded)) < 1e-6)
+        #expect(moments.all.allSatisfy { $0.memoryBytes.map { Double($0) * 1e3 } == $0.atMs })
     }
 
     @Test func percentilesAreThoseOfTheSortedTimes() {

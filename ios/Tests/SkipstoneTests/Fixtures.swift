@@ -18,6 +18,9 @@ enum Fixtures {
     static let onnx = folder.appendingPathComponent("../../../models/pretrained/simplenet-310k-cifar10.onnx")
         .standardizedFileURL
 
+    /// The keys of a benchmark's report.
+    static let report = folder.appendingPathComponent("../../../bindings/report.txt").standardizedFileURL
+
     /// The answers of the `skipstone` command for the samples.
     static let answers: [Answer] = {
         let decoder = JSONDecoder()

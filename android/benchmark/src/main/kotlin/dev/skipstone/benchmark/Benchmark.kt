@@ -1,6 +1,9 @@
 package dev.skipstone.benchmark
 
+import dev.skipstone.Frame
+import dev.skipstone.Plane
 import dev.skipstone.Session
+import dev.skipstone.SkipstoneException
 import java.nio.ByteBuffer
 import kotlin.coroutines.coroutineContext
 import kotlin.random.Random
@@ -13,51 +16,79 @@ internal sealed interface Amount {
     data class Time(val milliseconds: Long) : Amount
 }
 
-/** The state of the device at one moment of the benchmark. */
-internal data class Moment(val atMs: Long, val runs: Int, val p50Ms: Double, val pssBytes: Long, val thermal: String?)
-
 /**
  * Runs a model on random tensors repeatedly and watches the device: a warm phone is slower than a cold one.
  *
- * @param session the session to run.
+ * A run is what an app does: a suspending call of the library. The report also has the native library's own time for the
+ * last of them, and the time of camera frames, from planes to answer.
+ *
  * @param device the device to watch.
  * @param now the current time, in nanoseconds.
  */
-internal class Benchmark(private val session: Session, private val device: Device, private val now: () -> Long) {
-    private val inputs = session.inputs().onEach { fill(it, Random(1)) }
-    private val outputs = session.outputs()
+internal class Benchmark(private val device: Device, private val now: () -> Long) {
+    /** Opens a session and closes it at the end; warms up, runs for [amount], and reports every moment to [progress]. */
+    suspend fun run(amount: Amount, warmUp: Int = 10, progress: (Moment) -> Unit = {}, open: () -> Session): Report {
+        val opening = now()
+        return open().use { session ->
+            val loadMs = since(opening)
+            val (inputs, outputs) = session.inputs().onEach { fill(session, it) } to session.outputs()
+            val firstMs = timed { session.run(inputs, outputs) }
+            repeat(warmUp) { session.run(inputs, outputs) }
 
-    /** Warms up, runs for [amount], and reports every recorded moment to [progress]. */
-    suspend fun run(amount: Amount, warmUp: Int = 5, progress: (Moment) -> Unit = {}): Report {
-        repeat(warmUp) { session.run(inputs, outputs) }
-        val (latencies, moments) = ArrayList<Double>() to ArrayList<Moment>()
-        val since = now()
-        var kept = 0
-        while (!done(amount, latencies.size, since)) {
-            coroutineContext.ensureActive()
+            val (all, moments) = Statistics() to Moments()
             val began = now()
-            session.run(inputs, outputs)
-            latencies += (now() - began) / 1e6
-            val last = done(amount, latencies.size, since)
-            if (last || (now() - since) / MOMENT_NS >= moments.size) {
-                val median = Percentiles.of(latencies.subList(kept, latencies.size)).p50
-                kept = latencies.size
-                val atMs = (now() - since) / 1_000_000
-                moments += Moment(atMs, kept, median, device.pssBytes(), device.thermalStatus()).also(progress)
-            }
+            do {
+                coroutineContext.ensureActive()
+                val ms = timed { session.run(inputs, outputs) }
+                all.add(ms)
+                moments.add(ms)
+                val passed = since(began).toLong()
+                val isDone = reached(amount, all.count, passed)
+                if (isDone || moments.isDue(passed)) progress(moments.end(passed, device.state()))
+            } while (!isDone)
+            val native = session.latency
+            val frames = frames(session, inputs, outputs)
+            // Profiled runs are separate, because reading the clock after every step takes time.
+            session.startProfile()
+            repeat(EXTRA) { session.run(inputs, outputs) }
+            Report(device, session.model, loadMs, firstMs, all, native, frames, session.memory, moments.all, session.profile())
         }
-        // Profiled runs are separate, because reading the clock after every step takes time.
-        session.startProfile()
-        repeat(PROFILED) { session.run(inputs, outputs) }
-        return Report(device.name, session.model, Percentiles.of(latencies), session.memory, moments, session.profile())
     }
 
-    private fun done(amount: Amount, runs: Int, since: Long) = when (amount) {
+    /** Camera frames through the model's input; null if it is not an image. */
+    private suspend fun frames(session: Session, inputs: List<ByteBuffer>, outputs: List<ByteBuffer>): Frames? {
+        val (width, height) = Frames.WIDTH to Frames.HEIGHT
+        val plane = { bytes: Int, stride: Int -> Plane(ByteBuffer.allocateDirect(bytes), stride) }
+        val chroma = { plane(width * height / 4, width / 2) }
+        val frame = Frame.yuv420(width, height, plane(width * height, width), chroma(), chroma())
+        val (prepare, whole) = Statistics() to Statistics()
+        repeat(EXTRA) {
+            val preparing = try {
+                timed { session.prepare(frame, 0, inputs[0]) }
+            } catch (noImage: SkipstoneException.Model) {
+                return null
+            }
+            prepare.add(preparing)
+            whole.add(preparing + timed { session.run(inputs, outputs) })
+        }
+        return Frames(whole.count, prepare.times, whole.times)
+    }
+
+    private fun since(began: Long) = (now() - began) / 1e6
+
+    private inline fun timed(call: () -> Unit): Double {
+        val began = now()
+        call()
+        return since(began)
+    }
+
+    private fun reached(amount: Amount, runs: Int, passedMs: Long) = when (amount) {
         is Amount.Runs -> runs >= amount.count
-        is Amount.Time -> now() - since >= amount.milliseconds * 1_000_000
+        is Amount.Time -> passedMs >= amount.milliseconds
     }
 
-    private fun fill(tensor: ByteBuffer, random: Random) {
+    private fun fill(session: Session, tensor: ByteBuffer) {
+        val random = Random(1)
         val isFloat = session.model.inputs.all { it.element == "f32" }
         while (isFloat && tensor.remaining() >= 4) tensor.putFloat(random.nextFloat())
         while (tensor.hasRemaining()) tensor.put(random.nextInt(2).toByte())
@@ -65,8 +96,7 @@ internal class Benchmark(private val session: Session, private val device: Devic
     }
 
     private companion object {
-        /** Interval between recorded moments. */
-        const val MOMENT_NS = 5_000_000_000L
-        const val PROFILED = 20
+        /** Frames, and profiled runs. */
+        const val EXTRA = 50
     }
 }

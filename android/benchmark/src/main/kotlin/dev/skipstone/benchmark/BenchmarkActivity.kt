@@ -9,16 +9,12 @@ import android.widget.LinearLayout
 import android.widget.ScrollView
 import android.widget.TextView
 import dev.skipstone.Config
-import dev.skipstone.Model
 import dev.skipstone.Session
-import dev.skipstone.SkipstoneException
 import java.io.File
-import java.io.IOException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.cancel
 import kotlinx.coroutines.launch
-import kotlinx.coroutines.withContext
 
 /**
  * Runs a package and shows its time. The last report is in the app's external files as `report.json`, where adb
@@ -33,58 +29,44 @@ import kotlinx.coroutines.withContext
  */
 class BenchmarkActivity : Activity() {
     private val scope = CoroutineScope(Dispatchers.Main.immediate)
-    private lateinit var text: TextView
     private val report get() = File(getExternalFilesDir(null) ?: filesDir, "report.json")
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
-        text = TextView(this).apply { setTextIsSelectable(true) }
+        val text = TextView(this).apply { setTextIsSelectable(true) }
         val buttons = LinearLayout(this)
-        buttons.addView(button("100 runs") { start(Amount.Runs(100)) })
-        buttons.addView(button("10 minutes") { start(Amount.Time(10 * 60_000L)) })
+        buttons.addView(button("1000 runs") { start(Amount.Runs(1000)) })
+        buttons.addView(button("30 minutes") { start(Amount.Time(30 * 60_000L)) })
         buttons.addView(button("Share") { share() })
         val page = LinearLayout(this).apply { orientation = LinearLayout.VERTICAL }
         page.fitsSystemWindows = true
         page.addView(buttons)
         page.addView(ScrollView(this).apply { addView(text) })
         setContentView(page)
-        amount(intent)?.let(::start)
+        scope.launch { Running.text.collect { text.text = it } }
+        // Only once: after a rotation the benchmark is still running.
+        if (state == null) amount(intent)?.let(::start)
     }
 
     override fun onDestroy() {
         scope.cancel()
+        if (isFinishing) Running.stop()
         super.onDestroy()
     }
 
     private fun amount(intent: Intent): Amount? = when {
-        intent.hasExtra("runs") -> Amount.Runs(intent.getIntExtra("runs", 100))
+        intent.hasExtra("runs") -> Amount.Runs(intent.getIntExtra("runs", 1000))
         intent.hasExtra("minutes") -> Amount.Time(intent.getIntExtra("minutes", 10) * 60_000L)
         else -> null
     }
 
-    private fun start(amount: Amount) = scope.launch {
-        try {
-            val found = withContext(Dispatchers.Default) {
-                open().use(::Session).use { session ->
-                    Benchmark(session, Device(this@BenchmarkActivity), System::nanoTime).run(amount) { moment ->
-                        scope.launch { text.text = "%d s, p50 %.2f ms".format(moment.atMs / 1000, moment.p50Ms) }
-                    }
-                }
-            }
-            report.writeText(found.json().toString(2))
-            text.text = found.text()
-        } catch (failure: SkipstoneException) {
-            text.text = "${failure.code}: ${failure.message}"
-        } catch (failure: IOException) {
-            text.text = failure.message
-        }
-    }
-
-    private fun open(): Model {
-        val name = intent.getStringExtra("model") ?: "model.skip"
+    private fun start(amount: Amount) {
+        val (context, name) = applicationContext to (intent.getStringExtra("model") ?: "model.skip")
         val config = Config(threads = intent.getIntExtra("threads", 1))
-        return if (File(name).isAbsolute) Model.open(File(name), config) else Model.open(this, name, config)
+        Running.start(Device(context), amount, report) {
+            if (File(name).isAbsolute) Session.openBlocking(File(name), config) else Session.openBlocking(context, name, config)
+        }
     }
 
     private fun share() {
