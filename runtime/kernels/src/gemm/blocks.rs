@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::tile::{GemmTile, ahead};
-use super::{Packed, Variant};
+use super::{Packed, VARIANTS, Variant};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Bounds, Epilogue, Stored};
 use crate::isa::Isa;
@@ -29,6 +29,15 @@ const SMALL_B: usize = 128 * 1024;
 const PIECE_ROWS: usize = 640;
 /// Row pointers of a unit, on the stack. If a convolution has more taps than fit for one tile, its rows are gathered.
 const MAX_POINTERS: usize = 1024;
+/// Most kernel rows that are read in place as one run each: their pointers fit for a tile of any variant.
+pub(super) const MAX_LINES: usize = 32;
+const _: () = {
+    let mut variant = 0;
+    while variant < VARIANTS.len() {
+        assert!(MAX_LINES * VARIANTS[variant].mr <= MAX_POINTERS);
+        variant += 1;
+    }
+};
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 pub(super) const SHORT_RUN: usize = 8;
 /// Multiply-adds of a unit that can be cut: about a millisecond. A unit that has more asks whether to stop.

@@ -1,6 +1,6 @@
 //! The entry points: they check every length and turn a convolution into a matrix product.
 
-use super::blocks::{Access, CheckedGemm, ConvInput, GemmRows, GemmSplit, LONG, SHORT_RUN};
+use super::blocks::{Access, CheckedGemm, ConvInput, GemmRows, GemmSplit, LONG, MAX_LINES, SHORT_RUN};
 use super::scale::{by_weights, scale_weights};
 use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
@@ -178,8 +178,8 @@ impl Reading {
         let (taps, depth) = (shape.taps(), shape.group_in());
         let short = taps > 1 && depth < SHORT_RUN;
         // With few channels, adjacent pixels of an image form one run, as long as the pointers of the runs fit.
-        let is_long = product(&[taps, depth]) > LONG;
-        if short && !scaled && shape.groups == 1 && shape.dilation[1] == 1 && shape.kernel[0] <= 16 && !is_long {
+        let fits = shape.kernel[0] <= MAX_LINES && product(&[taps, depth]) <= LONG;
+        if short && !scaled && shape.groups == 1 && shape.dilation[1] == 1 && fits {
             return Reading {
                 access: Access::CopyEdges,
                 taps: shape.kernel[0],

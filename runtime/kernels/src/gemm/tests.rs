@@ -275,6 +275,35 @@ proptest! {
 }
 
 #[test]
+fn tall_windows_of_few_channels_follow_the_definition() {
+    // 23 rows of 23: the position embeddings of a lambda layer. 33 rows are more than are read in place.
+    for (rows, in_c) in [(23, 1), (33, 2)] {
+        let shape = ConvShape {
+            batch: 2,
+            in_h: 9,
+            in_w: 14,
+            in_c,
+            out_h: 9,
+            out_w: 14,
+            out_c: 16,
+            kernel: [rows; 2],
+            stride: [1; 2],
+            dilation: [1; 2],
+            pad_top: rows / 2,
+            pad_left: rows / 2,
+            groups: 1,
+        };
+        let (x, w) = (numbers(1, shape.input_len()), halves(2, shape.out_c * in_c * shape.taps()));
+        let want = definition(&shape, &x, &w, None, &Epilogue::NONE);
+        for v in available() {
+            for edge in Edge::BOTH {
+                assert_close(&convolve(v, &shape, &x, &w, Epilogue::NONE, edge), &want, v.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn long_sums_do_not_stall() {
     // In half precision, 2048 + 1 is 2048.
     let shape = ConvShape {
