@@ -294,7 +294,7 @@ mod tests {
             let tolerance = if halves && !exact { 0.05 } else { 1e-4 };
             for isa in Isa::available() {
                 let options = Options { precision, ..Options::default().isa(isa) };
-                let model = Model::from_graph(graph.clone(), &options).unwrap();
+                let model = Model::from_graph(graph.copy().unwrap(), &options).unwrap();
                 let kernel = &model.plan().unwrap().steps[0].choice.kernel;
                 assert_eq!(kernel.starts_with("sparse_f16_"), halves, "{kernel}");
                 assert_close(&answer(&model, &row), &want[0], tolerance, kernel);
