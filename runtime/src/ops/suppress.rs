@@ -43,13 +43,14 @@ struct Limits {
 }
 
 /// A box by its ends along both axes.
-struct Ends {
+pub(crate) struct Ends {
     first: [f32; 2],
     last: [f32; 2],
 }
 
 impl Ends {
-    fn new(centers: bool, numbers: &[f32]) -> Self {
+    /// Of a box of four numbers, a center and sizes or two corners.
+    pub(crate) fn new(centers: bool, numbers: &[f32]) -> Self {
         let &[a, b, c, d] = numbers else { return Self { first: [0.0; 2], last: [0.0; 2] } };
         if centers {
             return Self { first: [a - c / 2.0, b - d / 2.0], last: [a + c / 2.0, b + d / 2.0] };
@@ -62,7 +63,7 @@ impl Ends {
     }
 
     /// Whether the intersection with another box is more than a share of their union.
-    fn overlaps(&self, other: &Self, share: f32) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self, share: f32) -> bool {
         let side = |axis: usize| self.last[axis].min(other.last[axis]) - self.first[axis].max(other.first[axis]);
         let (width, height) = (side(0), side(1));
         let areas = [self.area(), other.area()];

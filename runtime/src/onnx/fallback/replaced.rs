@@ -9,6 +9,7 @@ use super::convert;
 use super::meter::product;
 use crate::operator::Semantics;
 use crate::ops::cast::Cast;
+use crate::ops::suppress::Ends;
 use crate::tensor::DType;
 
 /// Steps of work, if the node is one of them and its shapes are known.
@@ -61,37 +62,6 @@ fn non_zero(inputs: &[TValue]) -> TractResult<TVec<TValue>> {
     Ok(tvec!(Tensor::from_shape(&[dims.len(), found.len()], &positions)?.into()))
 }
 
-/// A box by its ends along both axes.
-struct Ends {
-    first: [f32; 2],
-    last: [f32; 2],
-}
-
-impl Ends {
-    fn new(form: BoxRepr, numbers: &[f32]) -> Self {
-        let &[a, b, c, d] = numbers else { return Self { first: [0.0; 2], last: [0.0; 2] } };
-        match form {
-            BoxRepr::TwoPoints => Self { first: [a.min(c), b.min(d)], last: [a.max(c), b.max(d)] },
-            BoxRepr::CenterWidthHeight => Self { first: [a - c / 2.0, b - d / 2.0], last: [a + c / 2.0, b + d / 2.0] },
-        }
-    }
-
-    fn area(&self) -> f32 {
-        (self.last[0] - self.first[0]) * (self.last[1] - self.first[1])
-    }
-
-    /// Whether the intersection with another box is more than a share of their union.
-    fn overlaps(&self, other: &Self, share: f32) -> bool {
-        let side = |axis: usize| self.last[axis].min(other.last[axis]) - self.first[axis].max(other.first[axis]);
-        let (width, height) = (side(0), side(1));
-        if width <= 0.0 || height <= 0.0 {
-            return false;
-        }
-        let both = width * height;
-        both / (self.area() + other.area() - both) > share
-    }
-}
-
 /// Pairs of boxes that are compared between two questions whether to stop.
 const PAIRS: usize = 1 << 17;
 
@@ -116,10 +86,11 @@ fn non_max_suppression(
     let (boxes, scores) = (boxes.try_as_plain_ram()?, scores.try_as_plain_ram()?);
     let (boxes, scores) = (boxes.as_slice::<f32>()?, scores.as_slice::<f32>()?);
 
+    let centers = matches!(op.center_point_box, BoxRepr::CenterWidthHeight);
     let (mut selected, mut left) = (Vec::<i64>::new(), PAIRS);
     for image in 0..images {
         let ends = boxes[image * count * 4..][..count * 4].chunks_exact(4);
-        let ends: Vec<Ends> = ends.map(|numbers| Ends::new(op.center_point_box, numbers)).collect();
+        let ends: Vec<Ends> = ends.map(|numbers| Ends::new(centers, numbers)).collect();
         for class in 0..classes {
             let scores = &scores[(image * classes + class) * count..][..count];
             let mut order: Vec<usize> = (0..count).filter(|&at| least.is_none_or(|least| scores[at] > least)).collect();
