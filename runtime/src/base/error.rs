@@ -64,13 +64,15 @@ pub enum Error {
     },
     /// A dimension is symbolic and no value was given for it.
     #[error(
-        "input '{input}' has the dynamic shape [{shape}]; bind it with --shape {input}=1x3x224x224 or Options::shape"
+        "input '{input}' has the dynamic shape [{shape}]; bind it with --shape {input}={example} or Options::shape"
     )]
     UnboundShape {
         /// Name of the input.
         input: String,
         /// Its shape, symbols by name.
         shape: String,
+        /// A shape that fits, such as `1x3x224x224`.
+        example: String,
     },
     /// No input of the model has this name.
     #[error("the model has no input '{name}'; it has {known}")]

@@ -17,7 +17,7 @@ use crate::operator::{Operator, Semantics};
 use crate::ops::Op;
 use crate::ops::control::Control;
 use crate::reserve;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Fact, Tensor};
 
 /// Most elements of a result computed while importing; larger constants are left to the passes.
 const MAX_FOLDED: usize = 1 << 16;
@@ -108,9 +108,9 @@ impl Build {
         Self { most_made, compact, ..Self::default() }
     }
 
-    /// Counts a constant that an importer made.
-    pub fn count_made(&mut self, tensor: &Tensor) -> Result<(), Error> {
-        self.made_bytes = self.made_bytes.saturating_add(tensor.bytes().len() as u64);
+    /// Counts a constant that an importer makes.
+    pub fn count_made(&mut self, fact: &Fact) -> Result<(), Error> {
+        self.made_bytes = self.made_bytes.saturating_add(fact.bytes() as u64);
         limits::check_fixed("bytes of constants for its operators", self.made_bytes, self.most_made)
     }
 

@@ -288,7 +288,7 @@ impl<'m> Call<'_, 'm> {
 
     /// Adds a constant that is made here, of any number of elements for a few bytes of the file.
     pub fn constant(&mut self, tensor: Tensor) -> Result<ValueId, Halt> {
-        self.build.count_made(&tensor)?;
+        self.build.count_made(tensor.fact())?;
         self.add_constant(tensor)
     }
 
@@ -310,8 +310,10 @@ impl<'m> Call<'_, 'm> {
         elements: impl IntoIterator<Item = T>,
     ) -> Result<ValueId, Halt> {
         let shape = Shape::new(dims).map_err(|e| self.at(e))?;
-        let tensor = Tensor::collected(Fact::new(T::DTYPE, shape), elements).map_err(|e| self.at(e))?;
-        self.constant(tensor)
+        let fact = Fact::new(T::DTYPE, shape);
+        self.build.count_made(&fact)?;
+        let tensor = Tensor::collected(fact, elements).map_err(|e| self.at(e))?;
+        self.add_constant(tensor)
     }
 
     /// Adds a constant of rank 0.

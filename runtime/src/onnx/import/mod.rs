@@ -299,7 +299,7 @@ impl<'m> Importer<'m> {
                     Binding::Initializer(tensor) => tensor::dense(tensor, self.files)?,
                     Binding::Sparse(sparse) => {
                         let dense = tensor::sparse(sparse, self.files)?;
-                        self.build.count_made(&dense.tensor)?;
+                        self.build.count_made(dense.tensor.fact())?;
                         dense
                     }
                 };
@@ -535,6 +535,10 @@ pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> 
         None => "of unknown rank".to_owned(),
         Some(dims) => dims.iter().map(shown_dim).collect::<Vec<_>>().join(","),
     };
+    let unbound = || {
+        let example = dims.as_deref().map_or_else(|| "1x3x224x224".into(), example);
+        Error::UnboundShape { input: name.to_owned(), shape: shown(), example }
+    };
     let dims: Vec<usize> = match (bound, dims) {
         (Some(bound), None) => bound.clone(),
         (Some(bound), Some(dims)) => {
@@ -551,11 +555,21 @@ pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> 
                 known_dims[0] = Some(1);
             }
             let dims: Option<Vec<usize>> = known_dims.into_iter().collect();
-            dims.ok_or_else(|| Error::UnboundShape { input: name.to_owned(), shape: shown() })?
+            dims.ok_or_else(unbound)?
         }
-        (None, None) => return Err(Error::UnboundShape { input: name.to_owned(), shape: shown() }),
+        (None, None) => return Err(unbound()),
     };
     Ok(Fact::new(dtype, Shape::new(&dims).map_err(|e| e.at(name))?))
+}
+
+/// Sizes that fit a shape, as the command takes them: one image of 224x224 pixels, or a row of a few elements.
+fn example(dims: &[Dim<'_>]) -> String {
+    let size = |(axis, dim): (usize, &Dim<'_>)| match known(dim) {
+        Some(dim) => dim,
+        None if axis == 0 => 1,
+        None => [16, 224][usize::from(dims.len() == 4)],
+    };
+    dims.iter().enumerate().map(|dim| size(dim).to_string()).collect::<Vec<_>>().join("x")
 }
 
 /// A dimension that the file specifies: exporters write 0 and -1 for unknown ones.

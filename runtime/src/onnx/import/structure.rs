@@ -80,7 +80,7 @@ fn constant(cx: &mut Call<'_, '_>) -> Imported {
     match sparse {
         Some(sparse) => {
             let constant = tensor::sparse(sparse, cx.files)?;
-            cx.build.count_made(&constant.tensor)?;
+            cx.build.count_made(constant.tensor.fact())?;
             Ok(vec![cx.file_constant(constant)?])
         }
         None => Err(cx.attribute_error("value", "is text, which is not supported")),
