@@ -5,7 +5,7 @@ use skipstone_onnx::write::{
     value,
 };
 
-use crate::{Limits, Model, Options, Tensor};
+use crate::{Model, Options, Tensor};
 
 /// The code of bools in a file.
 const BOOL: i64 = 9;
@@ -286,6 +286,8 @@ fn products_of_positions(dims: &[i64]) -> Vec<u8> {
 #[test]
 #[cfg(feature = "tract")]
 fn a_model_whose_sizes_depend_on_data_is_bounded_while_it_runs() {
+    use crate::Limits;
+
     let run = |elements: i64, limits: Limits| {
         let model =
             Model::from_bytes(&products_of_positions(&[1, elements]), &Options::default().limits(limits)).unwrap();
