@@ -378,7 +378,7 @@ impl Call<'_, '_> {
     /// Element `at` of operand `index`, of which `known` is known, as an i64 of rank 0.
     pub fn element(&mut self, index: usize, at: usize, known: Known) -> Result<ValueId, Halt> {
         if let Some(value) = known.constant() {
-            return Ok(self.scalar(value)?);
+            return self.scalar(value);
         }
         if let Some(same) = known.same {
             return Ok(same);
