@@ -58,7 +58,11 @@ fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> R
     let (dynamic, assumed_batch) = (import::is_dynamic(&model)?, import::assumed_batches(&model, shapes)?);
     drop(model);
     let folder = skipstone_onnx::external::resolve(path, &checked, &limits)?;
-    let mut metadata: BTreeMap<String, String> = checked.metadata.into_iter().collect();
+    // Collecting sorts in memory of its own first.
+    let mut metadata = BTreeMap::new();
+    for (key, value) in checked.metadata {
+        metadata.insert(key, value);
+    }
     if let Some(names) = class_names {
         metadata.entry("skipstone.labels".into()).or_insert(names);
     }
