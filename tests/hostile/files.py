@@ -366,7 +366,6 @@ def bad_operators() -> dict[str, bytes]:
             inputs=(("x", (1, 4)), ("r", (1, 2))),
             constants=[tensor("w", (2, 4, 8), bytes(256)), tensor("v", (2, 8, 4), bytes(256))],
         ),
-        "If of unlike branches": branches((1,), (2,)),
         "If of another output": branches((1,), (1,), outputs=2),
     }
     return {f"operator, {title}": data for title, data in cases.items()}

@@ -171,7 +171,7 @@ fn shortened(tensor: &Tensor, axis: usize, len: usize) -> Result<Tensor, OpError
 
 #[cfg(test)]
 mod tests {
-    use skipstone_onnx::write::{FLOAT, INT64, graph, i64s, int, model, node, value};
+    use skipstone_onnx::write::{FLOAT, INT64, body, f32s, graph, i64s, int, model, node, value};
 
     use super::*;
     use crate::{Model, Options};
@@ -219,6 +219,25 @@ mod tests {
         let mut session = model.session().unwrap();
         session.run(&[Tensor::scalar(4i64).view()]).unwrap();
         assert_eq!(session.output(0).unwrap().to_floats().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn branches_may_have_other_shapes() {
+        let branch = |len: usize| {
+            let constant = f32s("r", &[len as i64], &vec![len as f32; len]);
+            graph(&[node("Identity", &["r"], &["y"], &[])], &[constant], &[], &[value("y", FLOAT, &[len as i64])])
+        };
+        let nodes = [
+            node("Greater", &["x", "zero"], &["c"], &[]),
+            node("If", &["c"], &["y"], &[body("then_branch", &branch(1)), body("else_branch", &branch(2))]),
+        ];
+        let constants = [f32s("zero", &[], &[0.0])];
+        let file = model(&graph(&nodes, &constants, &[value("x", FLOAT, &[])], &[value("y", FLOAT, &[-1])]));
+        let mut session = opened(&file).unwrap().session().unwrap();
+        for (x, want) in [(1.0f32, &[1.0f32][..]), (-1.0, &[2.0, 2.0])] {
+            session.run(&[Tensor::scalar(x).view()]).unwrap();
+            assert_eq!(session.output(0).unwrap().elements::<f32>().unwrap(), want);
+        }
     }
 
     #[test]
