@@ -292,18 +292,21 @@ mod tests {
             let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();
             let halves = exact || precision == Precision::F16;
             let tolerance = if halves && !exact { 0.05 } else { 1e-4 };
+            let mut is_small = false;
             for isa in Isa::available() {
                 let options = Options { precision, ..Options::default().isa(isa) };
                 let model = Model::from_graph(graph.copy().unwrap(), &options).unwrap();
                 let kernel = &model.plan().unwrap().steps[0].choice.kernel;
-                assert_eq!(kernel.starts_with("sparse_f16_"), halves, "{kernel}");
+                is_small = kernel.starts_with("sparse_f16_");
+                // Registers of four lanes take longer to widen than to load f32.
+                assert!(is_small == halves || halves && isa == Isa::Neon, "{kernel}");
                 assert_close(&answer(&model, &row), &want[0], tolerance, kernel);
             }
             let mut graph = graph;
             crate::graph::optimize(&mut graph).unwrap();
             let target = Target { isa: Isa::detect(), threads: 1, memory: Memory::Fast, precision };
             let package = package::write(&graph, &Info::default(), Some(target), None).unwrap();
-            assert_eq!(package.len() < 270_000, halves, "{} bytes", package.len());
+            assert_eq!(package.len() < 270_000, is_small, "{} bytes", package.len());
             let model = Model::from_bytes(&package, &Options { precision, ..Options::default() }).unwrap();
             assert_close(&answer(&model, &row), &want[0], tolerance, "from a package");
         }
