@@ -7,7 +7,7 @@ use skipstone_kernels::pace::Pace;
 
 use super::length::one;
 use super::number::words;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::reserve;
 use crate::tensor::{Fact, MAX_RANK, Tensor};
@@ -81,7 +81,7 @@ impl Operator for Trim {
         let lens = inputs.get(1..).unwrap_or_default();
         let ascending = self.axes.windows(2).all(|pair| pair[0] < pair[1]);
         if lens.len() != self.axes.len() || !ascending || self.axes.iter().any(|&axis| axis >= x.shape.rank()) {
-            let reason = format!("{:?} of {} with {} lengths", self.axes, x.shape, lens.len());
+            let reason = format!("{} of {} with {} lengths", list(&self.axes), x.shape, lens.len());
             return Err(OpError::Attribute { name: "axes", reason });
         }
         lens.iter().enumerate().try_for_each(|(index, len)| one(1 + index, len))?;
