@@ -30,13 +30,12 @@ use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
 use crate::error::{Error, PackageFault, Result};
-use crate::graph::{Graph, Node, Variable};
+use crate::graph::{Graph, Node};
 use crate::info::Info;
 use crate::operator::{Choice, Operator, Packing};
 use crate::ops::Op;
 use crate::plan::{Plan, Target, Tuning};
 use crate::reserve;
-use crate::tensor::Fact;
 use container::{Container, Kind};
 use content::{Content, StoredInfo, StoredLengths, StoredVariables, WeightBytes};
 
@@ -146,32 +145,30 @@ fn check_alike<'a>(mut graphs: impl Iterator<Item = &'a Graph>) -> Result<()> {
             reason: format!("a package for several shapes of a model {what}"),
         })
     };
+    let facts = |graph: &'a Graph| graph.inputs.iter().map(|&id| graph.fact(id));
     let given = |graph: &Graph| graph.inputs.len().saturating_sub(graph.variables.len());
-    let names = |graph: &Graph| -> Vec<String> {
-        let inputs = graph.inputs.iter().map(|&id| graph.value(id).name.clone());
+    let names = |graph: &'a Graph| {
+        let inputs = graph.inputs.iter().map(|&id| &graph.value(id).name);
         let outputs = graph.outputs.iter().take(graph.outputs.len().saturating_sub(graph.lengths.len()));
-        inputs.chain(outputs.map(|(name, _)| name.clone())).collect()
+        inputs.chain(outputs.map(|(name, _)| name))
     };
-    let held = |graph: &Graph| -> Vec<(Fact, Option<Vec<u8>>, Option<usize>)> {
-        let variables = graph.inputs.iter().skip(given(graph)).zip(&graph.variables);
-        let initial = |variable: &Variable| variable.initial.as_ref().map(|tensor| tensor.bytes().to_vec());
-        variables.map(|(&id, of)| (graph.fact(id).clone(), initial(of), of.next)).collect()
+    let held = |graph: &'a Graph| {
+        let variables = facts(graph).skip(given(graph)).zip(&graph.variables);
+        variables.map(|(fact, of)| (fact, of.initial.as_ref().map(|tensor| tensor.bytes()), of.next))
     };
-    let shapes = |graph: &Graph| -> Vec<Fact> {
-        graph.inputs.iter().take(given(graph)).map(|&id| graph.fact(id).clone()).collect()
-    };
-    let mut known = vec![shapes(first)];
+    let shapes = |graph: &'a Graph| facts(graph).take(given(graph));
+    let mut known = vec![first];
     for graph in graphs {
-        if names(graph) != names(first) || graph.variables.len() != first.variables.len() {
+        if !names(graph).eq(names(first)) || graph.variables.len() != first.variables.len() {
             return refuse("needs the same inputs and outputs in all of them");
         }
-        if held(graph) != held(first) {
+        if !held(graph).eq(held(first)) {
             return refuse("needs the same state in all of them");
         }
-        if known.contains(&shapes(graph)) {
+        if known.iter().any(|other| shapes(other).eq(shapes(graph))) {
             return refuse("has the same shapes twice");
         }
-        known.push(shapes(graph));
+        known.push(graph);
     }
     Ok(())
 }
