@@ -23,6 +23,7 @@ mod ml;
 mod ngrams;
 mod nibbles;
 mod normalization;
+mod pad;
 mod pool;
 mod product;
 mod quantization;

@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 use super::build::Imported;
 use super::call::Call;
 use super::{activation, attention, convolution, determinant, elementwise, experts, index, loss, ml, ngrams, nibbles};
-use super::{normalization, pool, product, quantization, quantized, rearrange, recurrent, reduce, resize, sampling};
+use super::{
+    normalization, pad, pool, product, quantization, quantized, rearrange, recurrent, reduce, resize, sampling,
+};
 use super::{selection, sequence, signal, structure, svm, trees, volume};
 
 /// Adds the nodes for an ONNX node, and returns its results.
@@ -39,6 +41,7 @@ const ML: &str = "ai.onnx.ml";
 
 const FAMILIES: &[&[Entry]] = &[
     structure::OPERATORS,
+    pad::OPERATORS,
     elementwise::OPERATORS,
     activation::OPERATORS,
     convolution::OPERATORS,
