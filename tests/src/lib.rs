@@ -8,3 +8,5 @@ pub mod pictures;
 mod decode;
 #[path = "../../runtime/cli/src/formats.rs"]
 mod formats;
+#[path = "../../runtime/cli/src/webp.rs"]
+mod webp;

@@ -96,6 +96,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::attack::random;
+    use crate::webp::{table_bytes, tests::bomb};
 
     #[test]
     fn unchanged_pictures_are_decoded() {
@@ -173,6 +174,27 @@ mod tests {
             let taken = allocation_counter::measure(|| size = decode(&file, &BOUNDS).ok().map(|it| it.dimensions()));
             assert_eq!(size, Some((side, side)), "{name}");
             assert!(taken.bytes_max < 2 * BOUNDS.pixels * 4 + (1 << 18), "{name}: {taken:?}");
+        }
+    }
+
+    /// The tables of codes of a lossless WEBP take thousands of times its bytes.
+    #[test]
+    fn the_codes_of_a_lossless_picture_are_within_the_memory_of_a_picture() {
+        let decoded = |file: &[u8]| {
+            let mut picture = Err(String::new());
+            let taken = allocation_counter::measure(|| picture = decode(file, &BOUNDS));
+            (picture.map(|picture| picture.dimensions()), taken.bytes_max)
+        };
+        for groups in [1, 2, 3] {
+            let file = bomb(groups);
+            let (picture, taken) = decoded(&file);
+            assert_eq!(picture, Ok((100, 100)));
+            let tables = table_bytes(&file, u64::MAX).unwrap();
+            assert!((tables..tables + 100_000).contains(&taken), "{groups} groups take {taken} bytes, not {tables}");
+        }
+        for groups in [4, 65_536] {
+            let (picture, taken) = decoded(&bomb(groups));
+            assert!(picture.is_err_and(|error| error.contains("tables of codes")) && taken < 1 << 18, "{taken}");
         }
     }
 

@@ -45,6 +45,7 @@ mod table;
 mod text_model;
 mod tokens;
 mod tune;
+mod webp;
 mod zeros;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::formats;
+use crate::{formats, webp};
 
 /// What a picture may ask for.
 pub struct Bounds {
@@ -34,11 +34,12 @@ pub fn decode(bytes: &[u8], bounds: &Bounds) -> Result<RgbImage, String> {
     limits.max_alloc = Some(bounds.bytes());
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     reader.limits(limits);
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::WebP)) {
+    let format = reader.format();
+    if !matches!(format, Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::WebP)) {
         let other = if bytes.is_empty() { Some("an empty file") } else { formats::name(bytes) };
         return Err(format!("is {}; {}, so convert it first", other.unwrap_or("no picture"), formats::READ));
     }
-    if reader.format() == Some(ImageFormat::Jpeg) {
+    if format == Some(ImageFormat::Jpeg) {
         if !is_whole_jpeg(bytes) {
             return Err("the file is truncated".into());
         }
@@ -54,6 +55,12 @@ pub fn decode(bytes: &[u8], bounds: &Bounds) -> Result<RgbImage, String> {
     }
     if decoder.total_bytes() > bounds.bytes() {
         return Err(format!("{width}x{height} of this type exceeds {} bytes", bounds.bytes()));
+    }
+    if format == Some(ImageFormat::WebP) {
+        let taken = webp::table_bytes(bytes, bounds.bytes()).ok_or("the file is malformed or truncated")?;
+        if taken > bounds.bytes() {
+            return Err(format!("its tables of codes take more than {} bytes; save it as PNG", bounds.bytes()));
+        }
     }
     let orientation = decoder.orientation().map_err(text)?;
     let image = DynamicImage::from_decoder(decoder).map_err(text)?;
