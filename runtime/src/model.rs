@@ -259,7 +259,7 @@ impl Model {
     pub fn work(&self) -> u64 {
         match &self.engine {
             Engine::Native(program) => program.plan().work,
-            Engine::Foreign(model) => model.foreign.work(),
+            Engine::Foreign(model) => model.foreign.0.work(),
         }
     }
 

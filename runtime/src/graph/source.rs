@@ -4,7 +4,7 @@ use super::Graph;
 use crate::error::Result;
 use crate::info::Shapes;
 use crate::operator::Port;
-use crate::ops::Foreign;
+use crate::ops::ForeignOp;
 
 /// An importer that can lower a model for any input shapes.
 pub(crate) trait Source: Send + Sync {
@@ -31,7 +31,7 @@ pub(crate) enum Lowered {
 
 /// A model that the fallback runs as a whole.
 pub struct ForeignModel {
-    pub(crate) foreign: Box<dyn Foreign>,
+    pub(crate) foreign: ForeignOp,
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
     /// Why it could not be planned.

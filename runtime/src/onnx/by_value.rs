@@ -3,6 +3,7 @@
 //! such models compute small tables; a package cannot hold one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use skipstone_onnx::proto::{Model, Type, ValueInfo};
 use skipstone_onnx::{Limits, decode};
@@ -13,7 +14,7 @@ use crate::graph::{ForeignModel, Graph, Lowered};
 use crate::info::Shapes;
 use crate::operator::{Place, Semantics};
 use crate::ops::cast::Cast;
-use crate::ops::{Budget, Foreign, Op};
+use crate::ops::{Budget, Foreign, ForeignOp, Op};
 use crate::plan::{self, Port};
 use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
 
@@ -87,7 +88,7 @@ pub(super) fn by_value(
         outputs: outputs.clone(),
     };
     let model = ForeignModel {
-        foreign: Box::new(foreign),
+        foreign: ForeignOp(Arc::new(foreign)),
         inputs: inputs.into_iter().enumerate().map(|(at, input)| port(input, Place::Input(at))).collect(),
         outputs: named.map(|output| port(output, Place::Arena(0..0))).collect(),
         reason: reason.to_owned(),
@@ -133,6 +134,10 @@ impl Foreign for ByValue {
 
     fn work(&self) -> u64 {
         0
+    }
+
+    fn is_quick(&self) -> bool {
+        false
     }
 
     fn evaluate(&self, inputs: &[TensorView<'_>], budget: &Budget<'_>) -> Result<Vec<Tensor>, OpError> {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::aside::aside;
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor, TensorView};
@@ -21,6 +22,8 @@ pub trait Foreign: Send + Sync {
     fn outputs(&self) -> &[Fact];
     /// Steps of work of an evaluation, as far as they are known before it.
     fn work(&self) -> u64;
+    /// Whether an evaluation is known to take less than a millisecond or two.
+    fn is_quick(&self) -> bool;
     /// Evaluates the operator.
     ///
     /// # Errors
@@ -47,6 +50,29 @@ impl Budget<'static> {
 #[derive(Clone)]
 pub struct ForeignOp(pub Arc<dyn Foreign>);
 
+impl ForeignOp {
+    /// Evaluates the operator, without waiting for it when the run is to stop.
+    ///
+    /// # Errors
+    /// Like [`Foreign::evaluate`].
+    pub(crate) fn evaluate_within(
+        &self,
+        inputs: &[TensorView<'_>],
+        budget: &Budget<'_>,
+    ) -> Result<Vec<Tensor>, OpError> {
+        if self.0.is_quick() {
+            return self.0.evaluate(inputs, budget);
+        }
+        let (foreign, &Budget { bytes, work, .. }) = (self.0.clone(), budget);
+        let inputs = inputs.iter().map(|view| Tensor::from_bytes(view.fact().clone(), view.bytes()));
+        let inputs = inputs.collect::<Result<Vec<Tensor>, _>>()?;
+        aside(budget.stops, move |stops| {
+            let inputs: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+            foreign.evaluate(&inputs, &Budget { bytes, work, stops })
+        })
+    }
+}
+
 impl fmt::Debug for ForeignOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.name())
@@ -71,7 +97,7 @@ impl Operator for ForeignOp {
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let foreign = self.0.clone();
+        let foreign = self.clone();
         let facts: Vec<Fact> = cx.inputs.iter().map(|&f| f.clone()).collect();
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let views: Vec<TensorView<'_>> = facts
@@ -81,12 +107,12 @@ impl Operator for ForeignOp {
                 .collect::<Result<_, _>>()?;
             let pool = io.pool();
             let budget = Budget { stops: &|| pool.stops(), ..Budget::UNBOUNDED };
-            for (i, result) in foreign.evaluate(&views, &budget)?.iter().enumerate() {
+            for (i, result) in foreign.evaluate_within(&views, &budget)?.iter().enumerate() {
                 let out = io.output_bytes(i)?;
                 if out.len() != result.bytes().len() {
                     return Err(OpError::Value(format!(
                         "{} returned {}, not what was planned",
-                        foreign.name(),
+                        foreign.0.name(),
                         result.fact()
                     )));
                 }

@@ -18,6 +18,7 @@ pub mod accumulate;
 pub mod activate;
 pub mod argmax;
 mod arity;
+mod aside;
 pub mod attention;
 pub mod binary;
 pub mod bottleneck;

@@ -304,6 +304,9 @@ fn a_graph_with_steps_of_the_front_end_is_refused() {
         fn work(&self) -> u64 {
             0
         }
+        fn is_quick(&self) -> bool {
+            true
+        }
         fn evaluate(
             &self,
             _: &[TensorView<'_>],

@@ -308,7 +308,7 @@ impl Session {
                 self.pool.allow(self.deadline);
                 let started = Instant::now();
                 let budget = Budget { bytes: memory, work, stops: &|| self.pool.stops() };
-                let results = model.foreign.evaluate(inputs, &budget);
+                let results = model.foreign.evaluate_within(inputs, &budget);
                 if self.pool.halted() {
                     let is_late = self.deadline.is_some_and(|deadline| started.elapsed() >= deadline);
                     return Err(if is_late {
@@ -317,7 +317,7 @@ impl Session {
                         Error::Cancelled { step: 0 }
                     });
                 }
-                self.held = results.map_err(|e| e.at(model.foreign.name()))?;
+                self.held = results.map_err(|e| e.at(model.foreign.0.name()))?;
                 Ok(())
             }
         }?;

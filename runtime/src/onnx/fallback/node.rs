@@ -16,6 +16,9 @@ use crate::limits;
 use crate::ops::{Budget, Foreign, ForeignOp};
 use crate::tensor::{DType, Fact, TensorView};
 
+/// Steps of work that take less than a millisecond or two: about a thousand elements.
+const QUICK: u64 = 1 << 18;
+
 /// Makes a fallback step from a node.
 ///
 /// # Errors
@@ -55,7 +58,8 @@ pub(in crate::onnx) fn node(step: &ForeignNode<'_, '_>) -> Result<Made> {
     let (symbols, work) = (typed.symbols.clone(), meter::work(&typed));
     let plan = guarded(|| typed.into_runnable()).map_err(|panic| refused(name, &panic))?;
     let plan = plan.map_err(|e| refused(name, &format!("{e:#}")))?;
-    let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs, work };
+    let is_quick = work <= QUICK;
+    let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs, work, is_quick };
     if variable.is_empty() {
         let bytes = outputs_bytes(&plan.outputs);
         limits::check_fixed("bytes of constants to compute", bytes, step.room)?;

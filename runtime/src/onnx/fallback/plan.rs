@@ -28,6 +28,8 @@ pub(super) struct TractPlan {
     pub outputs: Vec<Fact>,
     /// Steps of work of a run, as far as they are known.
     pub work: u64,
+    /// Whether a run is known to take less than a millisecond or two.
+    pub is_quick: bool,
 }
 
 impl Foreign for TractPlan {
@@ -41,6 +43,10 @@ impl Foreign for TractPlan {
 
     fn work(&self) -> u64 {
         self.work
+    }
+
+    fn is_quick(&self) -> bool {
+        self.is_quick
     }
 
     fn evaluate(&self, inputs: &[TensorView<'_>], budget: &Budget<'_>) -> Result<Vec<Tensor>, OpError> {

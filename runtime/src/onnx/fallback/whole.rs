@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use skipstone_onnx::proto::{Graph, Model, Tensor};
 use tract_onnx::pb::tensor_shape_proto::dimension;
@@ -17,6 +18,7 @@ use crate::graph::{ForeignModel, Lowered};
 use crate::info::Shapes;
 use crate::onnx::import::{self, tensor::Files};
 use crate::operator::Place;
+use crate::ops::ForeignOp;
 use crate::plan::Port;
 use crate::reserve;
 use crate::tensor::{Fact, Shape};
@@ -102,7 +104,9 @@ fn run(model: Whole<'_>) -> Result<ForeignModel> {
     let plan = guarded(|| typed.into_decluttered()?.into_runnable());
     let plan = plan.map_err(|panic| at(&panic))?.map_err(|e| at(&format!("{e:#}")))?;
     let facts = outputs.iter().map(|p| p.fact.clone()).collect();
-    let foreign = Box::new(TractPlan { name: "graph".into(), symbols, plan, inputs: types, outputs: facts, work });
+    let foreign =
+        TractPlan { name: "graph".into(), symbols, plan, inputs: types, outputs: facts, work, is_quick: false };
+    let foreign = ForeignOp(Arc::new(foreign));
     Ok(ForeignModel { foreign, inputs, outputs, reason: model.reason })
 }
 
