@@ -204,6 +204,11 @@ def qlinear_average_pool(d: Draw):
         d.put(f"{name}_scale", scale(d))
         d.maybe(f"{name}_zero_point", lambda: zero(d, dtype), 0.8)
     d.set(kernel_shape=kernel, channels_last=0)
+    if d.chance():
+        # ONNX Runtime divides by all of a window that ends behind the padding.
+        d.set(ceil_mode=1, count_include_pad=0)
+    else:
+        d.set(ceil_mode=0)
     window(d, sides, kernel, False, lambda k: k - 1)
 
 
