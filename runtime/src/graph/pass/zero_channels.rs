@@ -22,9 +22,9 @@ use super::filters::{Filters, is_zero, share};
 use super::uniform::Uniform;
 use crate::error::{OpError, Result};
 use crate::operator::Semantics;
-use crate::operator::axes::{Left, Link};
+use crate::operator::axes::{Elements, Left, Link};
 use crate::reserve;
-use crate::tensor::{Fact, Shape, Tensor};
+use crate::tensor::{Fact, Peek, Shape, Tensor};
 
 /// How often the pass repeats. A pruned network needs two or three rounds.
 const ROUNDS: usize = 8;
@@ -33,6 +33,9 @@ const ROUNDS: usize = 8;
 const CHOICES: usize = 2;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    if !graph.nodes.iter().any(|node| is_pruned(graph, node)) {
+        return Ok(());
+    }
     let before = sizes(graph)?;
     for _ in 0..ROUNDS {
         let mut found = false;
@@ -60,6 +63,22 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a node can be the first with a channel that is uniform or not needed. Hardly a network has one, and following
+/// the channels of the others would take longer than all other passes.
+fn is_pruned(graph: &Graph, node: &Node) -> bool {
+    if let Some(filters) = Filters::of(graph, node) {
+        let is_zero = |filter: usize, depth: usize| is_zero(filters.window(filter, depth));
+        return (0..filters.count).any(|filter| (0..filters.depth).all(|depth| is_zero(filter, depth)))
+            || (0..filters.depth).any(|depth| (0..filters.count).all(|filter| is_zero(filter, depth)));
+    }
+    let constants = node.inputs.iter().filter_map(|&id| graph.constant(id)?.peek::<f32>());
+    let has_zero = |constant: Peek<'_, f32>| constant.iter().any(|element| element == 0.0);
+    // One uniform operand is enough for what moves elements, and for products with zeros.
+    let mut constants = constants.peekable();
+    constants.peek().is_some()
+        && (node.op.axes(&graph.facts(&node.inputs)).elements == Elements::Moved || constants.any(has_zero))
 }
 
 /// Filters and input channels of every node with constant weights.
