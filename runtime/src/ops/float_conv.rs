@@ -72,8 +72,10 @@ impl Nonzeros {
         for first in (0..weights.len()).step_by(PART) {
             let range = first..weights.len().min(first + PART);
             let part = weights.part(range.clone());
-            all.count += part.iter().filter(|&weight| weight != 0.0).count();
-            all.are_halves = all.are_halves && part.iter().all(is_half);
+            for weight in part.iter() {
+                all.count += usize::from(weight != 0.0);
+                all.are_halves &= is_half(weight);
+            }
             tensor.evict_part(range.start * size_of::<f32>()..range.end * size_of::<f32>());
         }
         all
@@ -95,7 +97,8 @@ fn is_half(x: f32) -> bool {
     // Eleven significant bits; below the normal numbers, multiples of the smallest one.
     let magnitude = x.abs();
     let normal = x.to_bits() & 0x1fff == 0 && (2f32.powi(-14)..=65504.0).contains(&magnitude);
-    normal || (magnitude < 2f32.powi(-14) && (magnitude * 2f32.powi(24)).fract() == 0.0)
+    let steps = magnitude * 2f32.powi(24);
+    normal || (magnitude < 2f32.powi(-14) && steps == (steps as u32) as f32)
 }
 
 /// Chooses a kernel for a task, and packs the weights if they are constant.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_onnx::ElementType;
@@ -120,11 +121,29 @@ pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<FileTenso
 /// Half precision as f32.
 fn widen(tensor: &Tensor) -> Result<Tensor, OpError> {
     let fact = Fact::new(DType::F32, tensor.shape().clone());
-    match (tensor.peek::<f16>(), tensor.peek::<bf16>()) {
-        (Some(halves), _) => Tensor::collected(fact, halves.iter().map(f16::to_f32)),
-        (_, Some(halves)) => Tensor::collected(fact, halves.iter().map(bf16::to_f32)),
+    Tensor::written(fact, |y| match tensor.dtype() {
+        DType::F16 => widen_halves::<f16>(tensor.bytes(), y),
+        DType::Bf16 => widen_halves::<bf16>(tensor.bytes(), y),
         _ => Err(OpError::Operand(0)),
+    })
+}
+
+/// Elements that are widened at a time.
+const HALVES: usize = 256;
+
+/// The halves `x` as the floats `y`; `x` may be unaligned.
+fn widen_halves<T: Element>(x: &[u8], y: &mut [u8]) -> Result<(), OpError>
+where
+    [T]: HalfFloatSliceExt,
+{
+    let (mut halves, mut floats) = ([T::zeroed(); HALVES], [0f32; HALVES]);
+    for (x, y) in x.chunks(HALVES * 2).zip(y.chunks_mut(HALVES * 4)) {
+        let count = y.len() / 4;
+        bytemuck::cast_slice_mut(&mut halves[..count]).copy_from_slice(x);
+        halves[..count].convert_to_f32_slice(&mut floats[..count]);
+        y.copy_from_slice(bytemuck::cast_slice(&floats[..count]));
     }
+    Ok(())
 }
 
 /// The elements of a tensor in the field of its type.
