@@ -60,6 +60,16 @@ def layer_normalization_statistics_of_halves(g):
 
 
 @case
+def layer_normalization_with_a_scale_of_other_precision(g):
+    """ONNX Runtime has one before opset 17, whose result has the type of the scale."""
+    g.opset = 12
+    shape = g.shape(2, 18)
+    data, scale = g.pick(("f4", "f2"), ("f2", "f4"))
+    operands = [g.normal(*shape).astype(data), g.normal(shape[1]).astype(scale)]
+    return g.node("LayerNormalization", *(g.input(operand) for operand in operands))
+
+
+@case
 def mel_weights_of_half_edges(g):
     ends = [g.constant(value, np.int64) for value in (4, 16, 8000)] + [g.constant(value, np.float16) for value in (0, 3000)]
     return g.node("MatMul", g.input(g.normal(3, 9)), g.node("MelWeightMatrix", *ends))

@@ -102,7 +102,7 @@ pub(super) fn type_of(op_type: &str, index: usize) -> TypeOf {
         // Statistics are computed in f32.
         ("LayerNormalization", 1..) => TypeOf::Operator,
         ("BatchNormalization", 1..) => TypeOf::Operand(3),
-        ("RMSNormalization" | "SimplifiedLayerNormalization", _) => TypeOf::Operand(1),
+        ("LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization", _) => TypeOf::Operand(1),
         _ => TypeOf::FirstFloat,
     }
 }
