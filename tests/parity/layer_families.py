@@ -145,6 +145,20 @@ def conv_3d(g):
     return g.node("Conv", *operands, group=groups, **window(g, 3, sides, kernel))
 
 
+@case
+def convolution_of_volumes_along_some_axes(g):
+    """A single tap along one axis or two, as in lambda layers and factored convolutions of videos."""
+    flat = g.pick((2,), (1,), (0,), (1, 2), (0, 2))
+    kernel = [1 if axis in flat else g.between(2, 9) for axis in range(3)]
+    sides = [k + g.between(0, 9) for k in kernel]
+    channels, out = g.pick(1, 1, 2, 9), g.pick(3, 16, 33)
+    pads = [g.between(0, k // 2) for k in kernel * 2]
+    strides = [1 if axis in flat or g.chance(0.7) else 2 for axis in range(3)]
+    weights = g.normal(out, channels, *kernel, scale=(channels * np.prod(kernel)) ** -0.5)
+    x = g.input(g.normal(g.pick(1, 2), channels, *sides))
+    return g.node("Conv", x, g.constant(weights), g.constant(g.normal(out)), pads=pads, strides=strides)
+
+
 def _window_of_pool(g: Graph, rank: int):
     kernel = [g.between(1, 3) for _ in range(rank)]
     sides = [2 * k + g.between(0, 5) for k in kernel]

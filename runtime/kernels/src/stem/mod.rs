@@ -1,6 +1,6 @@
 //! The first convolution of a network: reads NCHW images with few channels and writes NHWC.
 //!
-//! `out[y, x, f] = epilogue(sum over c, ky, kx of in[c, y * sy + ky * dy - pad, x * sx + kx - pad] * w[f, c, ky, kx])`
+//! `out[y, x, f] = epilogue(sum over c, ky, kx of in[c, y * sy + ky * dy - pad, x * sx + kx * dx - pad] * w[f, c, ky, kx])`
 //!
 //! A matrix product would need adjacent channels: the image would first be converted to NHWC, with a pointer for every
 //! pixel and kernel row to a run of only nine elements. Here, filters are in the lanes of a register and a tile is
@@ -16,7 +16,7 @@ use crate::isa::Isa;
 use crate::parallel::share_rows;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
-use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH};
+use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH, adjacent_taps};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -81,21 +81,21 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 /// Most channels of an image: with more, a run of channels fills a register.
 const MAX_CHANNELS: usize = 4;
 
-/// Whether a convolution belongs to this family: few kernel rows over few channels, no horizontal dilation, and not too
-/// many weights.
+/// Whether a convolution belongs to this family: a small kernel over few channels, and not too many weights. The taps of
+/// a kernel row are best adjacent, so that they share most of a tile's inputs.
 #[inline(never)]
 pub fn takes(shape: &ConvShape) -> bool {
     let [rows, columns] = shape.kernel;
-    let lines = shape.in_c.saturating_mul(rows);
-    let window = columns.saturating_add((WIDTH - 1).saturating_mul(shape.stride[1]));
+    let adjacent = adjacent_taps(shape).max(1);
+    let lines = shape.in_c.saturating_mul(rows).saturating_mul(columns / adjacent);
+    let window = adjacent.saturating_add((WIDTH - 1).saturating_mul(shape.stride[1]));
     shape.groups == 1
         && shape.in_c <= MAX_CHANNELS
-        && shape.dilation[1] == 1
         && (1..=2).contains(&shape.stride[1])
         && columns > 0
         && (1..=MAX_LINES).contains(&lines)
         && lines.saturating_mul(window) <= MAX_WINDOW
-        && lines.saturating_mul(columns).saturating_mul(shape.out_c) <= MAX_WEIGHTS
+        && lines.saturating_mul(adjacent).saturating_mul(shape.out_c) <= MAX_WEIGHTS
 }
 
 /// Elements that [`pack`] writes.

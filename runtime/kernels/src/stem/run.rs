@@ -12,8 +12,8 @@ use crate::threads::Pool;
 
 /// Output columns of the widest tile.
 pub(super) const WIDTH: usize = 14;
-/// Most kernel rows, counted over all channels.
-pub(super) const MAX_LINES: usize = 32;
+/// Most [lines](Line).
+pub(super) const MAX_LINES: usize = 128;
 /// Most input elements under a tile.
 pub(super) const MAX_WINDOW: usize = 2048;
 
@@ -92,7 +92,7 @@ pub(super) fn scalar(args: &mut Rows<'_>) {
                     for ky in s.valid_taps(0, y) {
                         let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
                         for kx in s.valid_taps(1, x) {
-                            let in_x = x * s.stride[1] + kx - s.pad_left;
+                            let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
                             let weight = ((filter * s.in_c + c) * s.kernel[0] + ky) * s.kernel[1] + kx;
                             let pixel = ((image * s.in_c + c) * s.in_h + in_y) * s.in_w + in_x;
                             sum += args.input[pixel] * args.packed[weight];
@@ -106,12 +106,20 @@ pub(super) fn scalar(args: &mut Rows<'_>) {
     }
 }
 
-/// A kernel row in one channel: the input row under it and its weights.
+/// Adjacent taps of a kernel row in one channel: the input row under them and their weights. All taps of the row are
+/// adjacent, or none is.
 #[derive(Clone, Copy)]
 struct Line<'a> {
     row: &'a [f32],
+    /// Distance of the first one from the first of the row.
+    shift: usize,
     /// Offset of the weights in a panel.
     weights: usize,
+}
+
+/// Taps of a [`Line`].
+pub(super) fn adjacent_taps(s: &ConvShape) -> usize {
+    if s.dilation[1] == 1 { s.kernel[1] } else { 1 }
 }
 
 /// The part of a line under a tile.
@@ -142,15 +150,17 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
     let mut windows = [Window { first: std::ptr::null(), weights: 0 }; MAX_LINES];
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
-        let mut lines = [Line { row: &[], weights: 0 }; MAX_LINES];
+        let mut lines = [Line { row: &[], shift: 0, weights: 0 }; MAX_LINES];
         let mut count = 0;
         for c in 0..s.in_c {
             for ky in s.valid_taps(0, y) {
                 let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
                 let row = &args.input[((image * s.in_c + c) * s.in_h + in_y) * s.in_w..][..s.in_w];
-                let weights = (c * s.kernel[0] + ky) * s.kernel[1] * R * L::WIDTH;
-                lines[count] = Line { row, weights };
-                count += 1;
+                for kx in (0..s.kernel[1]).step_by(adjacent_taps(s)) {
+                    let weights = ((c * s.kernel[0] + ky) * s.kernel[1] + kx) * R * L::WIDTH;
+                    lines[count] = Line { row, shift: kx * s.dilation[1], weights };
+                    count += 1;
+                }
             }
         }
         let out_row = (row - args.rows.start) * s.out_w;
@@ -165,8 +175,8 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
             let outputs = P.min(s.out_w - x);
             let tile = Tile { args, lines: &lines[..count], x, outputs, out: args.out.at(out_row + x, outputs) };
             let narrow = outputs <= LAST;
-            let windows = &mut windows[..count];
-            tile.windows(if narrow { LAST } else { P }, &mut copies, windows);
+            let found = tile.windows(if narrow { LAST } else { P }, &mut copies, &mut windows);
+            let windows = &windows[..found];
             // SAFETY: guaranteed by the caller; every window has the columns under the tile.
             unsafe {
                 match (s.stride[1], narrow) {
@@ -203,20 +213,23 @@ struct Tile<'a, 'b> {
 }
 
 impl Tile<'_, '_> {
-    /// Finds the windows of the lines under a tile of `width` outputs; `copies` is a buffer for those at an edge. They
-    /// also cover columns past the last output, which may not exist.
+    /// Finds the windows of the lines under a tile of `width` outputs that meet the image, and returns their number;
+    /// `copies` is a buffer for those at an edge. They also cover columns past the last output, which may not exist.
     #[inline(never)]
-    fn windows(&self, width: usize, copies: &mut [f32; MAX_WINDOW], windows: &mut [Window]) {
+    fn windows(&self, width: usize, copies: &mut [f32; MAX_WINDOW], windows: &mut [Window; MAX_LINES]) -> usize {
         let s = self.args.shape;
-        let columns = (width - 1) * s.stride[1] + s.kernel[1];
-        let start = self.x * s.stride[1];
-        // The columns that are inside the image, and where they are.
-        let from = s.pad_left.saturating_sub(start).min(columns);
-        let end = (s.in_w + s.pad_left).saturating_sub(start).clamp(from, columns);
-        let first = (start + from).wrapping_sub(s.pad_left);
+        let columns = (width - 1) * s.stride[1] + adjacent_taps(s);
         let mut copies = copies.chunks_exact_mut(columns);
-        for (line, window) in self.lines.iter().zip(windows) {
-            let inside = if from < end { &line.row[first..][..end - from] } else { &[] };
+        let mut found = 0;
+        for line in self.lines {
+            let start = self.x * s.stride[1] + line.shift;
+            // The columns that are inside the image.
+            let from = s.pad_left.saturating_sub(start).min(columns);
+            let end = (s.in_w + s.pad_left).saturating_sub(start).clamp(from, columns);
+            if from == end {
+                continue;
+            }
+            let inside = &line.row[start + from - s.pad_left..][..end - from];
             let mut place = inside;
             if inside.len() < columns {
                 let copy = copies.next().expect("a buffer for every line");
@@ -225,8 +238,10 @@ impl Tile<'_, '_> {
                 copy[end..].fill(0.0);
                 place = copy;
             }
-            *window = Window { first: place.as_ptr(), weights: line.weights };
+            windows[found] = Window { first: place.as_ptr(), weights: line.weights };
+            found += 1;
         }
+        found
     }
 
     /// Computes the filters panel by panel.
@@ -245,7 +260,7 @@ impl Tile<'_, '_> {
                 let mut sums = [bias; P];
                 for window in windows {
                     let mut weights = self.args.packed.as_ptr().add(panel * panel_len + window.weights);
-                    for kx in 0..s.kernel[1] {
+                    for kx in 0..adjacent_taps(s) {
                         let w: [L; R] = std::array::from_fn(|r| L::load(weights.add(r * L::WIDTH)));
                         for (p, sums) in sums.iter_mut().enumerate() {
                             let pixel = L::splat(*window.first.add(p * S + kx));

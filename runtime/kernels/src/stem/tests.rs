@@ -25,7 +25,7 @@ proptest! {
         (batch, in_h, in_w) in (1usize..3, 1usize..14, 1usize..60),
         (channels, filters) in (1usize..5, 1usize..70),
         kernel in prop::array::uniform2(1usize..8), stride in prop::array::uniform2(1usize..3),
-        dilation in 1usize..3, pad in prop::array::uniform4(0usize..4),
+        dilation in prop::array::uniform2(1usize..4), pad in prop::array::uniform4(0usize..4),
         flags in 0u32..16, threads in 1usize..3,
     ) {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
@@ -34,14 +34,14 @@ proptest! {
             (len + pads).checked_sub((kernel - 1) * dilation + 1).map(|free| free / stride + 1)
         };
         let (Some(out_h), Some(out_w)) = (
-            out(in_h, kernel[0], dilation, stride[0], pad[0] + pad[1]),
-            out(in_w, kernel[1], 1, stride[1], pad[2] + pad[3]),
+            out(in_h, kernel[0], dilation[0], stride[0], pad[0] + pad[1]),
+            out(in_w, kernel[1], dilation[1], stride[1], pad[2] + pad[3]),
         ) else {
             return Ok(());
         };
         let shape = ConvShape {
             batch, in_h, in_w, in_c: channels, out_h, out_w, out_c: filters,
-            kernel, stride, dilation: [dilation, 1], pad_top: pad[0], pad_left: pad[2], groups: 1,
+            kernel, stride, dilation, pad_top: pad[0], pad_left: pad[2], groups: 1,
         };
         prop_assume!(takes(&shape));
         let (x, w) = (guarded(1, shape.input_len()), numbers(2, filters * channels * shape.taps()));

@@ -53,14 +53,22 @@ fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     if cx.dtype(x) != DType::F32 {
         return unfolded(cx, &window);
     }
-    let Some(image) = window.as_image() else { return Ok(volume::conv(cx, &window)?[0]) };
+    let (mut from, mut kernel) = (image_dims(cx.shape(x)), image_dims(cx.shape(weights)));
+    let mut planes = window.clone();
+    if let Some((joined, axis)) = window.joined(&from[2..]) {
+        planes = joined;
+        for dims in [&mut from, &mut kernel] {
+            let inner = dims.remove(3 + axis);
+            dims[2 + axis] *= inner;
+        }
+    }
+    let Some(image) = planes.as_image() else { return Ok(volume::conv(cx, &window)?[0]) };
     let filters = cx.shape(weights)[0];
     let bias = match cx.optional(2) {
         Some(bias) => bias,
         None => cx.collected(&[filters], std::iter::repeat_n(0f32, filters))?,
     };
     let out: Vec<usize> = [cx.shape(x)[0], filters].iter().chain(&window.out).copied().collect();
-    let (from, kernel) = (image_dims(cx.shape(x)), image_dims(cx.shape(weights)));
     let (x, weights) = (cx.reshape(x, &from)?, cx.reshape(weights, &kernel)?);
     let groups = groups(cx)?;
     let y = cx.add(of_window(&image, groups), &[x, weights, bias])?;

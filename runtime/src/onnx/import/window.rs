@@ -91,6 +91,32 @@ impl Window {
         Ok(window)
     }
 
+    /// The window over volumes of these `lengths` with two neighboring axes joined: of the inner one it has a single tap
+    /// and takes every element, so that the taps of the outer one are as far apart as the inner one is long. Also returns
+    /// which axis is joined with the next.
+    pub fn joined(&self, lengths: &[usize]) -> Option<(Self, usize)> {
+        let joins = |axis: usize| {
+            let inner = axis + 1;
+            let all = self.kernel[inner] == 1 && self.pads[inner] == (0, 0) && self.strides[inner] == 1;
+            all && self.strides[axis] == 1
+        };
+        if lengths.len() != 3 {
+            return None;
+        }
+        let axis = (0..2).rev().find(|&axis| joins(axis))?;
+        let times = lengths[axis + 1];
+        let (before, after) = self.pads[axis];
+        let mut window = self.clone();
+        window.dilations[axis] = self.dilations[axis].checked_mul(times.max(1))?;
+        window.pads[axis] = (before.checked_mul(times)?, after.checked_mul(times)?);
+        window.out[axis] = self.out[axis].checked_mul(times)?;
+        for values in [&mut window.kernel, &mut window.strides, &mut window.dilations, &mut window.out] {
+            values.remove(axis + 1);
+        }
+        window.pads.remove(axis + 1);
+        Some((window, axis))
+    }
+
     /// The window as an image window: a line is an image with one row. `None` for volumes.
     pub fn as_image(&self) -> Option<ImageWindow> {
         let pair = |values: &[usize], row: usize| match *values {
