@@ -183,6 +183,23 @@ fn zip<W: Wide>(
     })
 }
 
+/// The plain loop over f32, which networks compute from constants in large numbers.
+fn zip_f32(kind: BinaryKind, walk: &Walk<2>, [a, b]: [&[f32]; 2], y: &mut [f32]) -> Result<(), OpError> {
+    let mut left = y;
+    walk.try_runs(&Pace::free(), |[i, j], steps, len| {
+        let (run, rest) = std::mem::take(&mut left).split_at_mut_checked(len).ok_or(OpError::Operand(0))?;
+        left = rest;
+        let (a, b) = (a.get(i..).unwrap_or_default(), b.get(j..).unwrap_or_default());
+        for (at, y) in run.iter_mut().enumerate() {
+            let (Some(&a), Some(&b)) = (a.get(at * steps[0]), b.get(at * steps[1])) else {
+                return Err(OpError::Operand(0));
+            };
+            *y = combine(kind, f64::from(a), f64::from(b))? as f32;
+        }
+        Ok(())
+    })
+}
+
 /// The plain loop over booleans.
 fn zip_bool(
     kind: BinaryKind,
@@ -320,9 +337,17 @@ impl Semantics for Binary {
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
         let dtype = fact.dtype;
         let operands = [a.bytes(), b.bytes()];
-        let mut y = Tensor::written(fact, |y| zip_any(self.kind, dtype, &walk, operands, y, &Pace::free()))?;
-        for y in y.elements_mut::<f32>().unwrap_or_default() {
-            *y = scalar::apply(self.activation, *y);
+        let mut y = Tensor::written(fact, |y| match (a.elements::<f32>(), b.elements::<f32>()) {
+            (Some(a), Some(b)) => {
+                let y = bytemuck::try_cast_slice_mut(y).map_err(|_| OpError::Operand(0))?;
+                zip_f32(self.kind, &walk, [a, b], y)
+            }
+            _ => zip_any(self.kind, dtype, &walk, operands, y, &Pace::free()),
+        })?;
+        if self.activation != Activation::None {
+            for y in y.elements_mut::<f32>().unwrap_or_default() {
+                *y = scalar::apply(self.activation, *y);
+            }
         }
         Ok(vec![y])
     }

@@ -48,17 +48,33 @@ impl<const N: usize> Walk<N> {
         pace: &Pace<'_>,
         mut f: impl FnMut([usize; N]) -> Result<(), OpError>,
     ) -> Result<(), OpError> {
-        let steps = self.strides.each_ref().map(|strides| strides.last().copied().unwrap_or(0));
-        let mut first = [0; N];
-        let mut runs = Runs::new(&self.dims, &self.strides, &mut first);
-        let mut offsets = [0; N];
-        while let Some(len) = runs.next(pace, &mut offsets)? {
+        self.try_runs(pace, |mut offsets, steps, len| {
             for _ in 0..len {
                 f(offsets)?;
                 for (offset, step) in offsets.iter_mut().zip(steps) {
                     *offset += step;
                 }
             }
+            Ok(())
+        })
+    }
+
+    /// Calls `f` for runs of elements along the last axis, in order, with the operands' offsets, the distances between
+    /// their elements, and the number of elements.
+    ///
+    /// # Errors
+    /// Like [`try_each`](Self::try_each).
+    pub(crate) fn try_runs(
+        &self,
+        pace: &Pace<'_>,
+        mut f: impl FnMut([usize; N], [usize; N], usize) -> Result<(), OpError>,
+    ) -> Result<(), OpError> {
+        let steps = self.strides.each_ref().map(|strides| strides.last().copied().unwrap_or(0));
+        let mut first = [0; N];
+        let mut runs = Runs::new(&self.dims, &self.strides, &mut first);
+        let mut offsets = [0; N];
+        while let Some(len) = runs.next(pace, &mut offsets)? {
+            f(offsets, steps, len)?;
         }
         Ok(())
     }
