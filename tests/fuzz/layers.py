@@ -192,8 +192,8 @@ def attention(d: Draw):
     d.set(0.5, scale=0.2)
     if queries > 1 or new == 1 or not past:  # a single query sees all keys in ONNX Runtime
         d.set(0.5, is_causal=d.between(0, 1))
-    if not d.operands.get("attn_mask"):
-        d.set(0.4, softcap=1.5)
+    if not d.operands.get("attn_mask") and not d.attributes.get("is_causal"):
+        d.set(0.4, softcap=1.5)  # with masked keys it is on the list of differences
     if flat:
         d.set(q_num_heads=heads, kv_num_heads=kv_heads)
     d.outputs = 3 if past else 1
