@@ -253,3 +253,8 @@ def pad_with_a_computed_value(g):
 
 
 AS_PACKAGES |= {"nearest_of_other_types", "pad_with_a_computed_value"}
+
+
+@case
+def flatten_of_a_scalar(g):
+    return g.node("Flatten", g.node("Relu", g.input(np.float32(g.normal(1)[0]))))

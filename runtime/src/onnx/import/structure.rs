@@ -323,6 +323,8 @@ fn flatten(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
     let axis = match cx.int("axis", 1)? {
+        // The default, for a scalar.
+        1 if rank == 0 => 0,
         axis if axis == rank as i64 => rank,
         axis => cx.axis_of(axis, rank)?,
     };
