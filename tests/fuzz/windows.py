@@ -244,7 +244,7 @@ def resize(d: Draw):
         if d.opset < 13:
             d.put("scales", np.zeros(0, np.float32), shaping=True)
         # ONNX Runtime does not crop an axis that keeps its size.
-        d.need(not region or mode != "nearest" or all(size != shape[at] for at, size in zip(chosen, sizes)))
+        d.need(not region or all(size != shape[at] for at, size in zip(chosen, sizes) if at in axes))
         d.put("sizes", ints(*sizes), shaping=True)
         if not region and min(d.attributes.get("axes", [0])) >= 0:  # ONNX Runtime does not find negative ones
             d.set(0.5, keep_aspect_ratio_policy=d.pick("stretch", "not_larger", "not_smaller"))
