@@ -107,7 +107,7 @@ def is_next_step(case: Case, name: str, got: np.ndarray, want: np.ndarray) -> bo
     if not quantized or got.shape != want.shape or got.dtype != want.dtype or want.dtype.kind not in "iu":
         return False
     apart = np.abs(got.astype(np.int64) - want.astype(np.int64))
-    return apart.max() <= 1 and np.count_nonzero(apart) <= 1 + want.size // 500
+    return apart.max() <= 1 and np.count_nonzero(apart) <= 1 + want.size // 100
 
 
 def source(case: Case, name: str) -> str:

@@ -233,11 +233,14 @@ def cast_like(d: Draw):
     "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
 def reduction(d: Draw):
-    # The mean of nothing is undefined, and so are products that do not fit their type.
+    # The mean of nothing is undefined, and so are sums and products that do not fit their type.
     ends = {"ReduceLogSum": (1, 4), "ReduceProd": (-1, 1), "ReduceSumSquare": (-4, 4)}.get(d.schema.name)
     if d.schema.name.startswith("ReduceLogSum"):
         d.restrict(0, "fV")  # ONNX Runtime rounds integers between the steps
-    inside = lambda array: not ends or not array.size or (array > ends[0]).all() and (array < ends[1]).all()
+    held = lambda array: not ends or not array.size or (array > ends[0]).all() and (array < ends[1]).all()
+    large = lambda array: array.dtype.kind in "iu" and array.itemsize >= 4
+    fits = lambda array: not large(array) or np.abs(array.astype(float)).sum() < np.iinfo(array.dtype).max
+    inside = lambda array: held(array) and fits(array)
     shape = d.main(accept=inside, empty=d.schema.name != "ReduceMean", make=ends and (lambda s, t: d.within(*ends, s, t)))
     if d.chance(0.8):
         axes = d.axes(len(shape), 0 if d.schema.has_input("axes") else 1, negative=d.opset >= 11)
