@@ -258,3 +258,10 @@ AS_PACKAGES |= {"nearest_of_other_types", "pad_with_a_computed_value"}
 @case
 def flatten_of_a_scalar(g):
     return g.node("Flatten", g.node("Relu", g.input(np.float32(g.normal(1)[0]))))
+
+
+@case
+def absolute_values_of_nothing(g):
+    """The fallback returned signed integers."""
+    dtype = g.pick(np.uint32, np.uint64)
+    return g.node("Abs", g.constant(np.zeros((g.pick(0, 3), 2), dtype)))

@@ -96,8 +96,8 @@ impl UnaryKind {
     fn supports(self, dtype: DType) -> bool {
         match self {
             Self::Not => dtype == DType::Bool,
-            Self::Square => dtype != DType::Bool,
-            Self::Neg | Self::Abs | Self::Sign => {
+            Self::Square | Self::Abs | Self::Sign => dtype != DType::Bool,
+            Self::Neg => {
                 is_float(dtype) || matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64)
             }
             _ => is_float(dtype),
@@ -315,7 +315,7 @@ mod tests {
             UnaryKind::Atanh,
         ];
         for kind in kinds {
-            for dtype in [DType::F32, DType::F16, DType::F64, DType::I64, DType::I8] {
+            for dtype in [DType::F32, DType::F16, DType::F64, DType::I64, DType::I8, DType::U64, DType::U8] {
                 if kind.supports(dtype) {
                     let dims = random.dims(2);
                     check(Unary { kind }, &[random.tensor(dtype, &dims)], 1e-6);
