@@ -55,6 +55,16 @@ impl Epilogue<'_> {
         (activation != Activation::None || self.residual.is_some()).then_some(rest)
     }
 
+    /// The parts for a product whose sums can start from a residual, so that it is not read in a pass of its own.
+    pub(crate) fn of_product(&self) -> OfProduct<'_> {
+        let is_first = self.residual_first || self.activation == Activation::None;
+        let alone = Self { residual: None, ..*self };
+        match self.residual.filter(|_| is_first && alone.rest().is_none()) {
+            Some(residual) => OfProduct { start: Some(residual), bounds: alone.bounds(), rest: None },
+            None => OfProduct { start: None, bounds: self.bounds(), rest: self.rest() },
+        }
+    }
+
     /// The part of the activation that a kernel applies in registers.
     pub(crate) fn in_registers(&self) -> InRegisters {
         match self.activation {
@@ -92,6 +102,14 @@ impl Epilogue<'_> {
             _ => None,
         }
     }
+}
+
+/// What a product applies to its sums: `rest(bounds(start + bias + sum))`.
+pub(crate) struct OfProduct<'a> {
+    /// A residual, laid out like the output.
+    pub start: Option<&'a [f32]>,
+    pub bounds: Bounds,
+    pub rest: Option<Rest<'a>>,
 }
 
 /// The part of an activation that is cheap enough to be compiled into every kernel.

@@ -14,6 +14,7 @@ use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::pace::PIECE;
 use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, UNITS_PER_THREAD, share_units};
+use crate::prefetch::prefetch;
 use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
@@ -356,6 +357,7 @@ impl CheckedGemm<'_> {
         let k = split.taps * split.depth;
         let parts = split.parts(if tiles.count > 1 { split.pieces.max(split.cuts) } else { split.cuts });
         let pieces = parts[0] * parts[1];
+        let fused = self.epilogue.of_product();
         let mut left = UNIT_WORK;
         for panel in first_panel..end_panel {
             let column = panel * v.nr;
@@ -376,6 +378,12 @@ impl CheckedGemm<'_> {
                         None => left = UNIT_WORK,
                     }
                     let at = (first_row + start) * self.ldc + group * self.n + column;
+                    if let Some(residual) = self.epilogue.residual.filter(|_| is_last && tile + 1 < tiles.count) {
+                        // That of the next tile, row by row, which the hardware does not foresee.
+                        let (next, rows) = tiles.range(tile + 1);
+                        let at = at + (next - start) * self.ldc;
+                        (0..rows).for_each(|row| prefetch(&residual[at + row * self.ldc..][..columns]));
+                    }
                     let rows =
                         &mut pointers[start * split.taps..][..len * split.taps][taps.start * len..taps.end * len];
                     // SAFETY: `run` has checked the instructions, the entry points bias and output, whose rows and
@@ -395,12 +403,17 @@ impl CheckedGemm<'_> {
                                 ahead(len_k * row * v.weights.size(), len_k, tile)
                             },
                             columns,
-                            add: piece > 0,
+                            from: match (piece, fused.start) {
+                                (0, None) => std::ptr::null(),
+                                (0, Some(residual)) => residual[at..].as_ptr(),
+                                _ => out.add(at),
+                            },
                             bias: self
                                 .epilogue
                                 .bias
+                                .filter(|_| piece == 0)
                                 .map_or(std::ptr::null(), |b| b[group * self.n + column..].as_ptr()),
-                            bounds: if is_last { self.epilogue.bounds() } else { Bounds::None },
+                            bounds: if is_last { fused.bounds } else { Bounds::None },
                         });
                     }
                     if depths.len() < split.depth {
@@ -412,7 +425,7 @@ impl CheckedGemm<'_> {
                                 if is_last { row.wrapping_sub(depths.start) } else { row.wrapping_add(depths.len()) };
                         }
                     }
-                    if let Some(rest) = self.epilogue.rest().filter(|_| is_last) {
+                    if let Some(rest) = fused.rest.filter(|_| is_last) {
                         // SAFETY: the tile was just written and belongs to this unit alone.
                         unsafe { rest.finish(v.isa, &Stored { out, at, ldc: self.ldc, rows: len, columns }) }
                     }

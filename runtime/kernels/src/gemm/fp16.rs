@@ -219,6 +219,7 @@ unsafe fn in_f32<const PANEL: usize, const R: usize>(tile: &GemmTile, count: usi
                 panel: tile.panel.add(panel),
                 out: tile.out.add(first),
                 columns: (tile.columns - first).min(width),
+                from: if tile.from.is_null() { tile.from } else { tile.from.add(first) },
                 bias: if tile.bias.is_null() { tile.bias } else { tile.bias.add(first) },
                 ..*tile
             });

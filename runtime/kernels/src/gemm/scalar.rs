@@ -56,12 +56,9 @@ unsafe fn finish(tile: &GemmTile, r: usize, sums: &[f32; N]) {
         let at = r * tile.ldc + c;
         // SAFETY: bias and output have the tile's columns in each of its rows.
         unsafe {
-            let start = match tile.add {
-                true => *tile.out.add(at),
-                false if tile.bias.is_null() => 0.0,
-                false => *tile.bias.add(c),
-            };
-            let sum = sum + start;
+            let bias = if tile.bias.is_null() { 0.0 } else { *tile.bias.add(c) };
+            let from = if tile.from.is_null() { 0.0 } else { *tile.from.add(at) };
+            let sum = sum + (bias + from);
             *tile.out.add(at) = match tile.bounds {
                 Bounds::None => sum,
                 Bounds::Least(min) => apply(Activation::Clip { min, max: f32::INFINITY }, sum),

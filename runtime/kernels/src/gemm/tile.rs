@@ -9,7 +9,7 @@ use crate::prefetch::LINE;
 use crate::prefetch::{prefetch_line, prefetch_line_early};
 
 /// What a microkernel computes:
-/// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
+/// `out[r, c] = bounds(bias[c] + from[r, c] + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
 pub(crate) struct GemmTile {
     /// For each tap, one pointer per row of the tile, to `depth` elements.
     pub rows: *const *const f32,
@@ -26,9 +26,10 @@ pub(crate) struct GemmTile {
     pub ahead: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
-    /// Whether the sums are added to what `out` holds.
-    pub add: bool,
-    /// One element per column, or null for zeros: the start value of the sums unless `add` is set.
+    /// What the sums are added to, in rows as far apart as those of `out`: the sums of another tile, or a residual. Null
+    /// for nothing.
+    pub from: *const f32,
+    /// One element per column, or null for zeros.
     pub bias: *const f32,
     pub bounds: Bounds,
 }
@@ -119,22 +120,24 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
     rows: usize,
 ) -> [[L; V]; M] {
     // Loops instead of closures over arrays: a closure that is not inlined is compiled without the instruction set.
-    // SAFETY: there is a bias for every column of the tile, and an output in each of the rows.
+    // SAFETY: there is a bias for every column of the tile, and an element to start from in each of the rows.
     unsafe {
         let mut sums = [[L::splat(0.0); V]; M];
         for v in 0..V {
             let at = first + v * L::WIDTH;
             let count = (tile.columns - at).min(L::WIDTH);
-            if tile.add {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    if r < rows {
-                        sums[v] = load(tile.out.add(r * tile.ldc + at), count);
-                    }
-                }
-            } else if !tile.bias.is_null() {
+            if !tile.bias.is_null() {
                 let bias: L = load(tile.bias.add(at), count);
                 for sums in &mut sums {
                     sums[v] = bias;
+                }
+            }
+            if !tile.from.is_null() {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    if r < rows {
+                        let from: L = load(tile.from.add(r * tile.ldc + at), count);
+                        sums[v] = sums[v].add(from);
+                    }
                 }
             }
         }

@@ -409,16 +409,17 @@ impl CheckedConv<'_> {
             // there are channels, the panel has as many rows of its registers, and the sums contain these rows and
             // columns, by the assertion above.
             unsafe {
+                let out = sums[start * cut.sum..].as_mut_ptr();
                 gemm.kernel(end - start, columns / gemm.lanes)(&GemmTile {
                     rows: rows.as_ptr(),
                     taps: 1,
                     depth: channels.len(),
                     panel: panel.as_ptr().cast(),
-                    out: sums[start * cut.sum..].as_mut_ptr(),
+                    out,
                     ldc: cut.sum,
                     columns,
                     ahead: ahead(size_of_val(panel), channels.len(), group),
-                    add: channels.start > 0,
+                    from: if channels.start > 0 { out } else { std::ptr::null() },
                     bias: std::ptr::null(),
                     bounds: Bounds::None,
                 });
