@@ -16,6 +16,7 @@ from zoo.definitions import (
     clip,
     codegen,
     electra,
+    experts,
     mamba,
     ncn,
     nasnet,
@@ -32,6 +33,7 @@ from zoo.definitions import (
     unet3d,
 )
 from zoo.definitions.selective_scan import as_scan
+from zoo.networks.moe_operator import as_moe
 
 # name -> (example, change of the exported graph)
 DEFINITIONS = {
@@ -39,6 +41,9 @@ DEFINITIONS = {
     "clip": (clip.example, None),
     "codegen_prefix": (codegen.example, None),
     "electra": (electra.example, None),
+    "experts_operator": (experts.example_operator, as_moe),
+    "experts_shared_router": (experts.example_shared_router, None),
+    "experts_top2": (experts.example_top2, None),
     "mamba": (mamba.example_mamba, as_scan),
     "nasnet": (nasnet.example, None),
     "ncn": (ncn.example, None),

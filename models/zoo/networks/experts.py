@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.definitions.attention import Attention
 from zoo.networks.layers import ConvNorm
+from zoo.networks.simplenet import SimpleNet
 
 
 class Router(nn.Module):
@@ -43,7 +44,7 @@ class Experts(nn.Module):
         self.down_bias = nn.Parameter(torch.zeros(experts, width))
 
     def grouped(self, x, chosen, weights):
-        """Tokens grouped by expert, one product each: used in training."""
+        """Tokens grouped by expert, one product each."""
         out = torch.zeros_like(x)
         for expert in range(len(self.up)):
             rows, place = (chosen == expert).nonzero(as_tuple=True)
@@ -64,7 +65,7 @@ class Experts(nn.Module):
         return out
 
     def forward(self, x, chosen, weights):
-        return (self.grouped if self.training else self.gathered)(x, chosen, weights)
+        return (self.gathered if torch.onnx.is_in_onnx_export() else self.grouped)(x, chosen, weights)
 
 
 class ExpertBlock(nn.Module):
@@ -83,12 +84,42 @@ class ExpertBlock(nn.Module):
         return x + self.experts(tokens, chosen, weights).view(x.shape)
 
 
-class ExpertNet(nn.Module):
-    """Images `[N, 3, side, side]` to logits. One expert is the dense network of equal active size."""
+class FrozenStem(nn.Module):
+    """The layers of a trained SimpleNet up to the pool that halves its maps a second time. They do not change."""
 
-    def __init__(self, experts=8, top=1, shared_router=False, width=96, hidden=192, depth=4, side=32, classes=10):
+    def __init__(self, base: SimpleNet):
         super().__init__()
-        self.stem = nn.Sequential(
+        layers = list(base.features)
+        pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        self.layers = nn.Sequential(*layers[: pools[1] + 1]).requires_grad_(False)
+        self.width = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)][-1].out_channels
+
+    def train(self, mode: bool = True):
+        return super().train(False)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class ExpertNet(nn.Module):
+    """Images `[N, 3, side, side]` to logits. One expert is the dense network of equal active size. `stem` takes the
+    place of the network's own, and its width that of `width`."""
+
+    def __init__(
+        self,
+        experts=8,
+        top=1,
+        shared_router=False,
+        width=96,
+        hidden=192,
+        depth=4,
+        side=32,
+        classes=10,
+        stem: FrozenStem | None = None,
+    ):
+        super().__init__()
+        width = stem.width if stem else width
+        self.stem = stem or nn.Sequential(
             ConvNorm(3, 32, 3, activation="relu"),
             ConvNorm(32, 64, 3, 2, activation="relu"),
             ConvNorm(64, width, 3, 2, activation="relu"),
