@@ -44,8 +44,8 @@ def sha256(path: Path) -> str:
 
 
 def multiply_adds(proto: onnx.ModelProto) -> int:
-    """All multiply-adds of convolutions and matrix products, including those in branches: savings by masks, zeros and
-    exits are not subtracted."""
+    """All multiply-adds of convolutions and matrix products, of an If's branches those of the more expensive one: savings
+    by masks, zeros and exits are not subtracted."""
 
     def count(graph: onnx.GraphProto, outer: dict[str, list[int]]) -> int:
         shapes = outer | {
@@ -60,7 +60,7 @@ def multiply_adds(proto: onnx.ModelProto) -> int:
             elif node.op_type in ("Gemm", "MatMul"):
                 transposed = any(a.name == "transA" and a.i for a in node.attribute)
                 total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
-            total += sum(count(a.g, shapes) for a in node.attribute if a.HasField("g"))
+            total += max((count(a.g, shapes) for a in node.attribute if a.HasField("g")), default=0)
         return total
 
     return count(onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph, {})
@@ -85,10 +85,16 @@ FIGURES = {
 }
 
 
-def logged(log: Path) -> dict[str, float]:
+# A value of a model's setting with its accuracy and million multiply-adds.
+CHOICE = r"([\d.]+): ([\d.]+) % at ([\d.]+) M"
+
+
+def logged(log: Path) -> dict:
     """The figures of the last line."""
     last = log.read_text().strip().splitlines()[-1]
-    return {key: float(m[1]) for key, pattern in FIGURES.items() if (m := re.search(pattern, last))}
+    found = {key: float(m[1]) for key, pattern in FIGURES.items() if (m := re.search(pattern, last))}
+    choices = [[float(number) for number in choice] for choice in re.findall(CHOICE, last)]
+    return found | ({"choices": choices} if choices else {})
 
 
 def machine() -> str:
@@ -123,7 +129,10 @@ def measured(entry: dict, skipstone: Path | None) -> dict:
     }
     if zeros > 0.05:
         found["zeros"] = round(100 * zeros, 1)
-    labels = next((p.value.split("\n") for p in proto.metadata_props if p.key == "skipstone.labels"), None)
+    told = {p.key: p.value for p in proto.metadata_props}
+    if "skipstone.settings" in told:
+        found["setting"] = told["skipstone.settings"]
+    labels = told["skipstone.labels"].split("\n") if "skipstone.labels" in told else None
     if labels:
         found["labels"] = labels
     found |= logged(path.with_suffix(".log"))
@@ -154,6 +163,10 @@ def row(entry: dict) -> str:
         saved.append(f"{entry['zeros']:.1f} % zeros")
     if "fewer_multiply_adds" in entry:
         saved.append(f"{entry['fewer_multiply_adds']:.1f} % of the multiply-adds left out")
+    if "choices" in entry:
+        (first, *low), (last, *high) = (min(entry["choices"]), max(entry["choices"]))
+        at = "{0:.2f} % at {1:.1f} M".format
+        saved.append(f"`{entry['setting']}` {first:g}: {at(*low)}, to {last:g}: {at(*high)}")
     cells = (
         f"[{entry['file'].removesuffix('.onnx')}](pretrained/{entry['log']})",
         entry["data"],

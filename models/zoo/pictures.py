@@ -119,7 +119,7 @@ def classifiers(family: list[dict], every: list[dict]) -> list[str]:
     log = lambda entry: manifest.PRETRAINED / entry["log"]
     name = lambda entry: entry["file"].removesuffix(".onnx")
     curves = [Series(name(entry), curve(log(entry), "accuracy"), color) for entry, color in zip(family, COLORS)]
-    panels = [chart("Test accuracy (%)", "epoch", curves)]
+    panels = [chart("Test accuracy (%)", "epoch", curves)] if curves[0].points else []
     data = family[0]["data"]
     same = [entry for entry in every if entry["data"] == data]
 
@@ -131,7 +131,11 @@ def classifiers(family: list[dict], every: list[dict]) -> list[str]:
         )
         return chart(title, across, [make(other, OTHERS), make(own, COLORS[0])])
 
-    panels.append(against(f"Accuracy on {data} (%)", "million multiply-adds (no zeros, no masked channels)", left))
+    if "choices" in family[0]:
+        points = [(cost, right) for _, right, cost in sorted(family[0]["choices"])]
+        told = f"million multiply-adds, by {family[0]['setting']}"
+        panels[:0] = [chart("Test accuracy (%)", told, [Series(name(family[0]), points, COLORS[0])])]
+    panels.append(against(f"Accuracy on {data} (%)", "million multiply-adds (without what is skipped)", left))
     if all("latency_ms" in entry for entry in same):
         panels.append(against(f"Accuracy on {data} (%)", "milliseconds, one thread", lambda e: e["latency_ms"]))
     return panels

@@ -2,7 +2,8 @@
 real images, accuracy, and the picture of a heat map.
 
 Classifiers are run on 1,000 test images of their data set with `skipstone evaluate`. With `--full` all 10,000 are used,
-and the accuracy must equal the manifest's. Data sets come from package registries.
+and the accuracy must equal the manifest's, also with the other values of a model's setting. Data sets come from package
+registries.
 """
 
 import json
@@ -97,15 +98,30 @@ def heat_map(skipstone: driver.Skipstone, model: Path, session: onnxruntime.Infe
     return f"the heat map's picture differs by {error:.1f} of 255" if error > 1 else None
 
 
-def check(skipstone: driver.Skipstone, entry: dict, count: int, slack: float) -> tuple[str, list[str]]:
+def chosen(skipstone: driver.Skipstone, entry: dict, session: onnxruntime.InferenceSession, x: np.ndarray) -> list[str]:
+    """What is wrong with the outputs for an image with each value of the model's setting."""
+    name, setting, outputs = session.get_inputs()[0].name, session.get_overridable_initializers()[0], entry["outputs"]
+    dtype, wrong = {"tensor(int64)": np.int64, "tensor(float)": np.float32}[setting.type], []
+    for value, *_ in entry["choices"]:
+        want = session.run(outputs, {name: x, setting.name: np.array(value, dtype)})
+        got = skipstone.run(manifest.PRETRAINED / entry["file"], {name: x}, outputs, "--set", f"{setting.name}={value:g}")
+        problems = (driver.difference(*pair, TOLERANCE) for pair in zip(got, want, strict=True))
+        wrong += [f"{setting.name} {value:g}: {problem}" for problem in problems if problem]
+    return wrong
+
+
+def check(skipstone: driver.Skipstone, entry: dict, full: bool) -> tuple[str, list[str]]:
     """A line about a model, and what is wrong with it."""
     path, wrong = manifest.PRETRAINED / entry["file"], []
+    count, slack = (10_000, SLACK_FULL) if full else (1_000, SLACK_SAMPLE)
     now = manifest.measured(entry, None)
     for key in sorted(key for key in now.keys() | entry.keys() if now.get(key) != entry.get(key)):
         wrong.append(f"{key} is {now.get(key)}, and {entry.get(key)} in the manifest")
     classifies = entry["data"] in images.SOURCES
     inputs = prepared(path, entry["data"], COMPARED) if classifies else tiles(path, 2)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # It warns of every setting.
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name, outputs = session.get_inputs()[0].name, entry["outputs"]
     for index in range(len(inputs)):
         one = {name: inputs[index : index + 1]}
@@ -115,17 +131,28 @@ def check(skipstone: driver.Skipstone, entry: dict, count: int, slack: float) ->
                 wrong.append(f"image {index}, output {output}: {problem}")
     missing = manifest.REQUIRED | ({"labels", "accuracy"} if classifies else set())
     wrong += [f"{key} is missing in the manifest" for key in sorted(missing - entry.keys())]
+    if "choices" in entry:
+        wrong += chosen(skipstone, entry, session, inputs[:1])
     if "map" in outputs:
         problem = heat_map(skipstone, path, session)
         wrong += [problem] if problem else []
     if not classifies:
         return "agrees with ONNX Runtime", wrong
 
-    result = json.loads(skipstone.call("evaluate", path, folders(entry["data"], count), "--threads", 1, "--json"))
-    right = 100 * result["top1"]
-    if result["images"] != count or abs(right - entry["accuracy"]) > slack:
-        wrong.append(f"right on {right:.2f} % of {result['images']} images, {entry['accuracy']:.2f} % in the manifest")
-    return f"{right:.2f} % of {count} images ({entry['accuracy']:.2f} % in the manifest)", wrong
+    def right(accuracy: float, *options) -> float:
+        command = ["evaluate", path, folders(entry["data"], count), "--threads", 1, "--json", *options]
+        result = json.loads(skipstone.call(*command))
+        share = 100 * result["top1"]
+        if result["images"] != count or abs(share - accuracy) > slack:
+            told = f"right on {share:.2f} % of {result['images']} images, {accuracy:.2f} % in the manifest"
+            wrong.append(" ".join([told, *options]))
+        return share
+
+    if full:
+        for value, accuracy, _ in entry.get("choices", []):
+            right(accuracy, "--set", f"{entry['setting']}={value:g}")
+    share = right(entry["accuracy"])
+    return f"{share:.2f} % of {count} images ({entry['accuracy']:.2f} % in the manifest)", wrong
 
 
 def main() -> None:
@@ -136,10 +163,9 @@ def main() -> None:
     entries = manifest.entries()
     listed, present = {entry["file"] for entry in entries}, {p.name for p in manifest.PRETRAINED.glob("*.onnx")}
     failures = [f"{name}: not in both the manifest and the folder" for name in sorted(listed ^ present)]
-    count, slack = (10_000, SLACK_FULL) if args.full else (1_000, SLACK_SAMPLE)
     for data in sorted({entry["data"] for entry in entries} & images.SOURCES.keys()):
-        folders(data, count)
-    for entry, (line, wrong) in driver.in_parallel(lambda e: (e, check(skipstone, e, count, slack)), entries):
+        folders(data, 10_000 if args.full else 1_000)
+    for entry, (line, wrong) in driver.in_parallel(lambda e: (e, check(skipstone, e, args.full)), entries):
         print(f"{'FAIL' if wrong else 'ok  '} {entry['file'].removesuffix('.onnx'):34} {line}", flush=True)
         failures += [f"{entry['file']}: {problem}" for problem in wrong]
     for line in failures:
