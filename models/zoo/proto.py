@@ -82,7 +82,9 @@ def compare(
     path: Path, inputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], tolerance: float = TOLERANCE
 ) -> None:
     """Fail unless ONNX Runtime's outputs are `wanted`, within `tolerance` of the largest element of each."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # It warns of every setting.
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     for (name, want), got in zip(wanted.items(), session.run(list(wanted), dict(inputs)), strict=True):
         error, largest = np.abs(got - want).max(initial=0), np.abs(want).max(initial=0)
         if got.shape != want.shape or not error <= tolerance * largest + 1e-6:

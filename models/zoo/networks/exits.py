@@ -13,22 +13,39 @@ from zoo.networks.simplenet import SimpleNet
 
 THRESHOLD = 0.5
 
+# After how many convolutions (and the pool that follows) an exit comes, and the channels of its own convolutions, each
+# of which halves the map: an early exit needs more of them to see a whole object.
+CUTS = {2: (32, 64, 96), 4: (64, 96), 7: (96,)}
+
 
 class Exit(nn.Module):
-    """A feature map to logits `[N, classes]` and the gate `[N]`."""
+    """A feature map to logits `[N, classes]` and the gate `[N]`.
 
-    def __init__(self, channels: int, classes: int, halvings: int, width: int = 32):
+    The gate reads the two highest probabilities of the answer, through a hidden layer with a tanh as in PALBERT. With
+    the pooled features beside them it fits the training images better and others worse. It judges the answer and does
+    not shape it: no gradient flows back through it.
+    """
+
+    def __init__(self, channels: int, classes: int, widths: tuple[int, ...]):
         super().__init__()
         layers = []
-        for _ in range(halvings):
+        for width in widths:
             layers += [nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
         self.layers = nn.Sequential(*layers)
-        self.classify, self.gate = nn.Linear(channels, classes), nn.Linear(channels, 1)
+        self.classify = nn.Linear(channels, classes)
+        self.gate = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def answer(self, x):
+        return self.classify(self.layers(x).amax((2, 3)))
+
+    def judge(self, answer):
+        likely = answer.detach().float().softmax(1).topk(2)[0]
+        return torch.sigmoid(self.gate(likely).float())[:, 0]
 
     def forward(self, x):
-        x = self.layers(x).amax((2, 3))
-        return self.classify(x), torch.sigmoid(self.gate(x))[:, 0]
+        answer = self.answer(x)
+        return answer, self.judge(answer)
 
 
 class Tail(nn.Module):
@@ -42,16 +59,21 @@ class Tail(nn.Module):
         return self.classifier(x.amax((2, 3)))
 
 
-class ExitingSimpleNet(nn.Module):
-    """Images to the logits of the exit at which each stops. `cuts` lists for each exit after how many convolutions (and
-    the pool that follows) it comes, and how often it halves its input map; the network itself is frozen."""
+def without_norms(base: SimpleNet) -> list[nn.Module]:
+    """The layers of a SimpleNet with every BatchNorm inside the convolution before it."""
+    folded = {conv: nn.utils.fusion.fuse_conv_bn_eval(conv, norm) for conv, norm in base.convolutions()}
+    return [folded.get(layer, layer) for layer in base.features if not isinstance(layer, nn.BatchNorm2d)]
 
-    def __init__(self, base: SimpleNet, cuts: tuple[tuple[int, int], ...] = ((2, 2), (4, 2), (7, 1))):
+
+class ExitingSimpleNet(nn.Module):
+    """Images to the logits of the exit at which each stops. `cuts` is written like `CUTS`. The network itself is frozen,
+    with BatchNorm inside its convolutions."""
+
+    def __init__(self, base: SimpleNet, cuts: dict[int, tuple[int, ...]] = CUTS):
         super().__init__()
-        base.requires_grad_(False)
+        base.eval().requires_grad_(False)
         stages, exits, current, convolutions = [], [], [], 0
-        layers = list(base.features)
-        halvings = dict(cuts)
+        layers = without_norms(base)
         for index, layer in enumerate(layers):
             current.append(layer)
             convolutions += isinstance(layer, nn.Conv2d)
@@ -59,18 +81,12 @@ class ExitingSimpleNet(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 channels = layer.out_channels
             ends = isinstance(following, nn.Conv2d) and not isinstance(layer, nn.Conv2d)
-            if ends and convolutions in halvings:
+            if ends and convolutions in cuts:
                 stages.append(nn.Sequential(*current))
-                exits.append(Exit(channels, base.classifier.out_features, halvings.pop(convolutions)))
+                exits.append(Exit(channels, base.classifier.out_features, cuts[convolutions]))
                 current = []
         self.stages = nn.ModuleList([*stages, nn.Sequential(*current)])
         self.exits, self.tail = nn.ModuleList(exits), Tail(base.classifier)
-
-    def train(self, mode: bool = True):
-        """The frozen network's BatchNorm does not change."""
-        super().train(mode)
-        self.stages.eval()
-        return self
 
     def answers(self, x) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Logits of every exit, including the last, and the gates of all but the last."""

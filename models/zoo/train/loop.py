@@ -132,12 +132,14 @@ def fit(
     objective: Callable = cross_entropy,
     constrain: Callable[[nn.Module, nn.Module, float], None] | None = None,
     report: Callable[[nn.Module], str] | None = None,
+    answer: Callable[[nn.Module], tuple[float, str]] | None = None,
 ) -> nn.Module:
     """Train `model`, or resume from its checkpoint, and return the averaged model.
 
     `objective(model, x, targets)` is the loss of a batch; `constrain(model, target, progress)` makes
     `target`, which is the model after each step or its average, keep the model's constraints, such as
-    a mask; `report(average)` adds to a line.
+    a mask; `report(average)` adds to a line; `answer(average)` is for models whose one pass over the test images gives
+    more than their accuracy: it returns the share that is right, and what to add.
     """
     torch.set_num_threads(opts.threads)
     source, full = data.source, opts.sides[-1][1] if opts.sides else data.source.side
@@ -178,8 +180,12 @@ def fit(
             constrain(model, average.module, 1.0)
         prepared = (augment.resized(augment.normalize(x, source), full) for x in examples[:CALIBRATION].split(250))
         stored.recalibrate(average.module, (x.contiguous(memory_format=torch.channels_last) for x in prepared))
-        right = accuracy(average.module, test, test_labels, source, full)
-        return f"test {100 * right:.2f} %" + (f"  {report(average.module)}" if report else "")
+        if answer:
+            right, more = answer(average.module)
+        else:
+            right = accuracy(average.module, test, test_labels, source, full)
+            more = report(average.module) if report else ""
+        return f"test {100 * right:.2f} %" + (f"  {more}" if more else "")
 
     if start == opts.epochs:
         log.line(f"measured again  {tested(pictures)}")
