@@ -46,6 +46,11 @@ pub(super) struct Outer {
 }
 
 impl Graph {
+    /// The nodes around a block while it is the graph: those of every block around it, and the graph's own.
+    pub(super) fn outer_nodes(&self) -> impl Iterator<Item = &Node> {
+        self.outer.iter().flat_map(|outer| &outer.nodes)
+    }
+
     /// Begins a block: nodes go into it until it ends.
     ///
     /// # Errors

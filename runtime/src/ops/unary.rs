@@ -97,9 +97,7 @@ impl UnaryKind {
         match self {
             Self::Not => dtype == DType::Bool,
             Self::Square | Self::Abs | Self::Sign => dtype != DType::Bool,
-            Self::Neg => {
-                is_float(dtype) || matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64)
-            }
+            Self::Neg => is_float(dtype) || matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64),
             _ => is_float(dtype),
         }
     }

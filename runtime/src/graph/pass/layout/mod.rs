@@ -36,8 +36,10 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let normalized = normalized_whole(graph)?;
     let nodes = std::mem::take(&mut graph.nodes);
     let gotten = reserve::set(graph.outputs.iter().map(|&(_, id)| id))?;
-    let (twins, missing, equals, mixed) = Default::default();
-    let mut pass = LayoutPass { graph, twins, missing, equals, gotten, normalized, mixed };
+    let twins = outer_twins(graph)?;
+    let outer = reserve::set(twins.keys().copied())?;
+    let (missing, equals, mixed) = Default::default();
+    let mut pass = LayoutPass { graph, twins, outer, missing, equals, gotten, normalized, mixed };
     for (mut node, planar) in nodes.into_iter().zip(planar) {
         node.for_each_read_mut(&mut |id| *id = pass.equals.get(id).copied().unwrap_or(*id));
         if pass.convert(&node)? {
@@ -64,6 +66,8 @@ struct LayoutPass<'a> {
     graph: &'a mut Graph,
     /// The NHWC form of a value.
     twins: HashMap<ValueId, ValueId>,
+    /// Of a block, the values of the graph around it that also exist in NHWC there.
+    outer: HashSet<ValueId>,
     /// Values that so far exist only in NHWC, with the name of their node.
     missing: HashMap<ValueId, String>,
     /// Values that the model transposes to a form that already exists.
@@ -95,7 +99,7 @@ impl LayoutPass<'_> {
         let images: Vec<usize> = (0..node.inputs.len())
             .filter(|&at| self.graph.fact(node.inputs[at]).shape.rank() == 4 && (batch(at) || node.inputs.len() == 1))
             .collect();
-        let there = images.iter().any(|&at| self.missing.contains_key(&node.inputs[at]));
+        let there = images.iter().any(|&at| self.is_there(node.inputs[at]));
         match nhwc {
             Nhwc::Must => node.op.turn_to_nhwc(),
             Nhwc::Can if there => node.op.turn_to_nhwc(),
@@ -187,7 +191,12 @@ impl LayoutPass<'_> {
         let small = |id: &ValueId| self.graph.constant(*id).is_some_and(|c| c.shape().rank() <= 4);
         node.outputs.iter().all(image)
             && node.inputs.iter().all(|id| image(id) || small(id))
-            && node.inputs.iter().any(|id| self.missing.contains_key(id))
+            && node.inputs.iter().any(|&id| self.is_there(id))
+    }
+
+    /// Whether a value is in NHWC, and would have to be converted for a reader of NCHW.
+    fn is_there(&self, id: ValueId) -> bool {
+        self.missing.contains_key(&id) || self.outer.contains(&id)
     }
 
     /// The NHWC form of a value, made if it does not exist yet.
@@ -251,6 +260,18 @@ impl LayoutPass<'_> {
     }
 }
 
+/// The values around a block that were converted from NHWC for it, and the form that they were converted from: if the
+/// block reads that one, nothing has to be converted.
+fn outer_twins(graph: &Graph) -> Result<HashMap<ValueId, ValueId>> {
+    let converted = graph.outer_nodes().filter_map(|node| match (&node.op, &*node.inputs, &*node.outputs) {
+        (Op::Transpose(op), &[x], &[y]) if Some(op) == channels_second(graph.fact(x).shape.rank()).as_ref() => {
+            Some((y, x))
+        }
+        _ => None,
+    });
+    Ok(reserve::map(converted)?)
+}
+
 /// For every image `[batch, channels, rows, columns]` that is flattened to `[batch, 1, elements]`, normalized as a single
 /// channel and restored, with no other readers: the flat value and the normalized one.
 fn normalized_whole(graph: &Graph) -> Result<HashMap<ValueId, ValueId>> {
@@ -292,11 +313,12 @@ mod tests {
     use super::*;
     use crate::ops::activate::Activate;
     use crate::ops::check::{Random, assert_close};
+    use crate::ops::control::Control;
     use crate::ops::group_norm::GroupNorm;
     use crate::ops::image::Layout;
     use crate::ops::pool::Pool;
     use crate::ops::reduce::{Reduce, ReduceKind};
-    use crate::tensor::{DType, Fact, Shape};
+    use crate::tensor::{DType, Fact, Shape, Tensor};
     use skipstone_kernels::activation::Activation;
     use skipstone_kernels::pool::PoolFn;
 
@@ -423,6 +445,41 @@ mod tests {
             let names = moved(graph, y);
             assert_eq!(names.iter().filter(|name| *name == "Transpose").count(), transposes, "{names:?}");
         }
+    }
+
+    #[test]
+    fn a_block_reads_images_around_it_without_a_conversion() {
+        let mut graph = Graph::new();
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap())).unwrap();
+        let go = graph.add_input("go", Fact::new(DType::Bool, Shape::default())).unwrap();
+        let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
+        let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: false };
+        graph.begin_block().unwrap();
+        let y = graph.add_node("behind", pool(), &[x]).unwrap()[0];
+        let y = graph.add_node("mean", mean.clone(), &[y]).unwrap()[0];
+        let then = graph.end_block(&[y]).unwrap();
+        graph.begin_block().unwrap();
+        let y = graph.add_node("act", Activate { activation: Activation::Tanh }, &[x]).unwrap()[0];
+        let y = graph.add_node("mean", mean, &[y]).unwrap()[0];
+        let otherwise = graph.end_block(&[y]).unwrap();
+        let y = graph.add_control("if", Control::If, &[go], vec![then, otherwise]).unwrap()[0];
+        graph.outputs.push(("y".into(), y));
+        let plain = graph.copy().unwrap();
+        super::super::in_every_block(&mut graph, run).unwrap();
+        super::super::dead::run(&mut graph).unwrap();
+        graph.check().unwrap();
+        for go in [false, true] {
+            let inputs = [
+                Random(9).floats(&[2, 3, 8, 6]),
+                Tensor::from_bytes(plain.fact(plain.inputs[1]).clone(), &[u8::from(go)]).unwrap(),
+            ];
+            let (got, want) = (graph.evaluate(&inputs).unwrap(), plain.evaluate(&inputs).unwrap());
+            assert_close(&got[0], &want[0], 1e-6, "in another layout");
+        }
+        let names = |nodes: &[Node]| nodes.iter().map(|n| format!("{:?}", n.op)).collect::<Vec<_>>();
+        assert_eq!(names(&graph.nodes), ["Transpose", "MaxPool", "If"]);
+        let blocks: Vec<_> = graph.nodes[2].blocks.iter().map(|block| names(&block.nodes)).collect();
+        assert_eq!(blocks, [["MaxPool", "ReduceMean"], ["Tanh", "ReduceMean"]]);
     }
 
     #[test]
