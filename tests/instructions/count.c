@@ -32,8 +32,8 @@ void qemu_plugin_outs(const char *text);
 
 int qemu_plugin_version = 1;
 
-/* close, on aarch64. */
-enum { CLOSE = 57 };
+/* close, on aarch64 and on arm. What has the other's number there gets no such first argument. */
+enum { CLOSE = 57, CLOSE_ON_ARM = 6 };
 
 static uint64_t executed;
 
@@ -55,7 +55,7 @@ static void called(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, uint6
                    uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     (void)id, (void)vcpu, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-    if (number == CLOSE && (int32_t)descriptor == -1)
+    if ((number == CLOSE || number == CLOSE_ON_ARM) && (int32_t)descriptor == -1)
         print();
 }
 

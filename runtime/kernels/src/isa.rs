@@ -20,11 +20,14 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL, 16 lanes of f32.
     Avx512,
+    /// Advanced SIMD with VFPv4 of 32-bit ARM, 4 lanes of f32. It flushes subnormal numbers to zero. Packages store the
+    /// place in this list, so it is the last.
+    Neon32,
 }
 
 impl Isa {
     /// Every instruction set, in ascending order.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Neon32];
 
     /// The most capable instruction set of this CPU.
     pub fn detect() -> Isa {
@@ -43,6 +46,7 @@ impl Isa {
             Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon32 => "neon32",
         }
     }
 
@@ -54,6 +58,7 @@ impl Isa {
             Isa::Neon => cfg!(target_arch = "aarch64"),
             Isa::Avx2 => cfg!(target_arch = "x86_64"),
             Isa::Avx512 => cfg!(all(target_arch = "x86_64", feature = "avx512")),
+            Isa::Neon32 => cfg!(target_arch = "arm"),
         }
     }
 
@@ -76,6 +81,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "arm")]
+            Isa::Neon32 => has_neon_and_vfpv4(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -100,6 +107,21 @@ fn is_of_family_19h() -> bool {
 
 #[cfg(not(all(target_arch = "x86_64", feature = "avx512")))]
 fn is_of_family_19h() -> bool {
+    false
+}
+
+/// Whether the kernel reports both; the standard library's detection is not stable for 32-bit ARM.
+#[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android")))]
+fn has_neon_and_vfpv4() -> bool {
+    /// `HWCAP_NEON` and `HWCAP_VFPv4` of Linux.
+    const BOTH: libc::c_ulong = 1 << 12 | 1 << 16;
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    // SAFETY: reads what the kernel has told the process; any argument is valid.
+    *FOUND.get_or_init(|| unsafe { libc::getauxval(libc::AT_HWCAP) } & BOTH == BOTH)
+}
+
+#[cfg(all(target_arch = "arm", not(any(target_os = "linux", target_os = "android"))))]
+fn has_neon_and_vfpv4() -> bool {
     false
 }
 
@@ -149,7 +171,7 @@ pub struct UnknownIsa(String);
 
 impl fmt::Display for UnknownIsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown instruction set '{}' (expected scalar, neon, avx2 or avx512)", self.0)
+        write!(f, "unknown instruction set '{}' (expected scalar, neon, neon32, avx2 or avx512)", self.0)
     }
 }
 

@@ -121,7 +121,7 @@ fn lanes(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 => 16,
         Isa::Avx2 => 8,
-        Isa::Neon => 4,
+        Isa::Neon | Isa::Neon32 => 4,
         Isa::Scalar => 1,
     }
 }

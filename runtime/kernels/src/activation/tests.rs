@@ -72,7 +72,9 @@ fn check(isa: Isa, function: RegisterFn, want: impl Fn(f32) -> f32, tolerance: f
 #[test]
 fn vectors_agree_with_the_definition() {
     for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
-        check(isa, RegisterFn::Exp, f32::exp, 3e-7, 1e-44);
+        // Subnormal results are zero on 32-bit ARM.
+        let least = if isa == Isa::Neon32 { f32::MIN_POSITIVE } else { 1e-44 };
+        check(isa, RegisterFn::Exp, f32::exp, 3e-7, least);
         check(isa, RegisterFn::Erf, scalar::erf, 3e-7, 0.0);
         for act in ACTIVATIONS {
             // GELU's factor 1 + erf cancels for negative x, and so do the hard gates near their zero: there the error
@@ -80,6 +82,8 @@ fn vectors_agree_with_the_definition() {
             let floor = match act {
                 Activation::Gelu | Activation::GeluTanh => 2e-6,
                 Activation::HardSwish | Activation::HardSigmoid { .. } => 1e-6,
+                // A subnormal gate is taken for zero on 32-bit ARM.
+                _ if isa == Isa::Neon32 => 1e-36,
                 _ => 1e-37,
             };
             check(isa, RegisterFn::Apply(act), |x| scalar::apply(act, x), 5e-7, floor);

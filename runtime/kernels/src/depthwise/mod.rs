@@ -8,6 +8,8 @@
 //! registers. Other kernels are computed pixel by pixel: `grouped` is faster, but cannot be part of a bottleneck.
 
 mod contract;
+#[cfg(target_arch = "arm")]
+mod neon32;
 mod run;
 
 use std::ops::Range;
@@ -57,6 +59,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "depthwise_f32_8c_avx2" Avx2 8 run::avx2;
     #[cfg(target_arch = "aarch64")]
     "depthwise_f32_4c_neon" Neon 4 run::neon;
+    #[cfg(target_arch = "arm")]
+    "depthwise_f32_4c_neon32" Neon32 4 run::neon32;
     #[cfg(all())]
     "depthwise_f32_scalar" Scalar 1 run::scalar;
 };

@@ -93,6 +93,16 @@ pub(super) unsafe fn neon(rows: &mut DepthwiseRows<'_>) {
     unsafe { run::<crate::lanes::neon::F32x4>(rows, Isa::Neon) }
 }
 
+/// 32-bit ARM: four channels.
+///
+/// # Safety
+/// The CPU has NEON and VFPv4.
+#[cfg(target_arch = "arm")]
+pub(super) unsafe fn neon32(rows: &mut DepthwiseRows<'_>) {
+    // SAFETY: guaranteed by the caller.
+    unsafe { run::<crate::lanes::neon32::F32x4>(rows, Isa::Neon32) }
+}
+
 /// The reference, element by element.
 pub(super) fn scalar(args: &mut DepthwiseRows<'_>) {
     let s = args.shape;
@@ -337,30 +347,77 @@ impl<'a, 'b> Line<'a, 'b> {
             let channel = channel.min(channels.end - L::WIDTH);
             // SAFETY: value instructions, and the bias has a register of channels here.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
-            for ky in self.taps_y.clone() {
-                // SAFETY: the kernel row exists, and only columns inside the input are read.
-                unsafe {
-                    let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
-                    let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    let left = left.wrapping_add(channel - channels.start);
-                    let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
-                    // Unrolled by hand, because the compiler does not unroll a loop over this many columns.
-                    macro_rules! columns {
-                        ($($column:literal)*) => {$(
-                            if $column < (WIDTH - 1) * S + K {
-                                if !EDGE || inside & (1 << $column) != 0 {
-                                    column::<L, K, S, $column>(L::load(pixels.column($column)), &w, &mut sums);
-                                }
-                                pixels.advance();
-                            }
-                        )*};
-                    }
-                    columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-                }
-            }
+            // SAFETY: guaranteed by the caller; `left` is the left end of the tile's window.
+            unsafe { self.add_rows::<L, K, S, EDGE>(inside, left, channel, &mut sums) }
             // SAFETY: guaranteed by the caller.
             unsafe { self.store::<L, 1, EDGE>(tile, out, channel, [sums]) }
         }
+    }
+
+    /// Adds the products of all kernel rows with the columns `inside` the input to the sums of a tile. The window begins
+    /// `left` elements after the start of a row.
+    ///
+    /// # Safety
+    /// As for `tile`.
+    #[cfg(not(target_arch = "arm"))]
+    #[inline(always)]
+    unsafe fn add_rows<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(
+        &self,
+        inside: u32,
+        left: usize,
+        channel: usize,
+        sums: &mut [L; WIDTH],
+    ) {
+        let (s, width) = (self.args.shape, self.args.pixel());
+        for ky in self.taps_y.clone() {
+            // SAFETY: the kernel row exists, and only columns inside the input are read.
+            unsafe {
+                let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
+                let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
+                let left = left.wrapping_add(channel - self.args.channels.start);
+                let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
+                // Unrolled by hand, because the compiler does not unroll a loop over this many columns.
+                macro_rules! columns {
+                    ($($column:literal)*) => {$(
+                        if $column < (WIDTH - 1) * S + K {
+                            if !EDGE || inside & (1 << $column) != 0 {
+                                column::<L, K, S, $column>(L::load(pixels.column($column)), &w, sums);
+                            }
+                            pixels.advance();
+                        }
+                    )*};
+                }
+                columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+            }
+        }
+    }
+
+    /// As on other architectures, in assembly.
+    ///
+    /// # Safety
+    /// As for `tile`; `L` is the register of 32-bit ARM.
+    #[cfg(target_arch = "arm")]
+    #[inline(always)]
+    unsafe fn add_rows<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(
+        &self,
+        inside: u32,
+        left: usize,
+        channel: usize,
+        sums: &mut [L; WIDTH],
+    ) {
+        use super::neon32;
+        const { assert!(size_of::<L>() == size_of::<neon32::Sums>() / WIDTH, "the only register with vectors") };
+        let (s, taps) = (self.args.shape, &self.taps_y);
+        let rows = neon32::Rows {
+            lines: &self.lines[taps.start.min(taps.end)..taps.end],
+            first: left.wrapping_add(channel - self.args.channels.start),
+            width: self.args.pixel(),
+            weights: self.args.packed.as_ptr().wrapping_add(taps.start * K * s.in_c + channel),
+            channels: s.in_c,
+            inside,
+        };
+        // SAFETY: guaranteed by the caller, and `sums` are what `L` stands for.
+        unsafe { neon32::add::<K, S>(&rows, &mut *sums.as_mut_ptr().cast()) }
     }
 
     /// Computes a tile of both rows: each input row is loaded once for both.

@@ -55,6 +55,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "depthwise_chw_f32_avx2" Avx2 8 run::avx2;
     #[cfg(target_arch = "aarch64")]
     "depthwise_chw_f32_neon" Neon 4 run::neon;
+    #[cfg(target_arch = "arm")]
+    "depthwise_chw_f32_neon32" Neon32 4 run::neon32;
     #[cfg(all())]
     "depthwise_chw_f32_scalar" Scalar 1 run::scalar;
 };

@@ -94,6 +94,14 @@ pub(super) unsafe fn neon(args: &mut Planes<'_>) {
     unsafe { run::<crate::lanes::neon::F32x4>(args, Isa::Neon) }
 }
 
+/// # Safety
+/// As for [`run`]; the CPU has NEON and VFPv4.
+#[cfg(target_arch = "arm")]
+pub(super) unsafe fn neon32(args: &mut Planes<'_>) {
+    // SAFETY: guaranteed by the caller.
+    unsafe { run::<crate::lanes::neon32::F32x4>(args, Isa::Neon32) }
+}
+
 /// Loops over planes and their bands; the copy of a band is made one band ahead.
 ///
 /// # Safety

@@ -24,6 +24,8 @@ mod avx512;
 mod fp16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "arm")]
+mod neon32;
 
 pub(crate) use contract::FAMILY;
 pub(crate) use driver::gemm_alone;
@@ -189,6 +191,10 @@ pub static VARIANTS: &[Variant] = variants! {
     "gemm_f16_4x16_neon" Neon 4 x 16 / 4 of 4 F16 neon::HALF_4X16;
     #[cfg(target_arch = "aarch64")]
     "gemm_f16_1x32_neon" Neon 1 x 32 / 4 of 4 F16 neon::HALF_1X32;
+    #[cfg(target_arch = "arm")]
+    "gemm_f16_4x8_neon32" Neon32 4 x 8 / 4 of 4 F16 neon32::HALF_4X8;
+    #[cfg(target_arch = "arm")]
+    "gemm_f16_1x32_neon32" Neon32 1 x 32 / 4 of 4 F16 neon32::HALF_1X32;
     #[cfg(all())]
     "gemm_f16_4x8_scalar" Scalar 4 x 8 / 8 of 8 F16 scalar::HALF_4X8;
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
@@ -209,6 +215,10 @@ pub static VARIANTS: &[Variant] = variants! {
     "gemm_f32_4x16_neon" Neon 4 x 16 / 4 of 4 F32 neon::TILE_4X16;
     #[cfg(target_arch = "aarch64")]
     "gemm_f32_1x32_neon" Neon 1 x 32 / 4 of 4 F32 neon::TILE_1X32;
+    #[cfg(target_arch = "arm")]
+    "gemm_f32_4x8_neon32" Neon32 4 x 8 / 4 of 4 F32 neon32::TILE_4X8;
+    #[cfg(target_arch = "arm")]
+    "gemm_f32_1x32_neon32" Neon32 1 x 32 / 4 of 4 F32 neon32::TILE_1X32;
     #[cfg(all())]
     "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 of 8 F32 scalar::TILE_4X8;
 };

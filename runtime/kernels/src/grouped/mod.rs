@@ -64,6 +64,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "grouped_f32_14x8_avx2" Avx2 8 run::avx2;
     #[cfg(target_arch = "aarch64")]
     "grouped_f32_14x4_neon" Neon 4 run::neon;
+    #[cfg(target_arch = "arm")]
+    "grouped_f32_14x4_neon32" Neon32 4 run::neon32;
 };
 
 /// The variant of `isa` for this many channels and filters, if there is one. Those that do not fill an AVX-512 register

@@ -67,6 +67,16 @@ pub(super) unsafe fn neon(unit: &Unit<'_>, slot: &mut [f32]) {
     unsafe { run::<crate::lanes::neon::F32x4>(unit, slot) }
 }
 
+/// 32-bit ARM: four filters.
+///
+/// # Safety
+/// As for [`run`]; the CPU has NEON and VFPv4.
+#[cfg(target_arch = "arm")]
+pub(super) unsafe fn neon32(unit: &Unit<'_>, slot: &mut [f32]) {
+    // SAFETY: guaranteed by the caller.
+    unsafe { run::<crate::lanes::neon32::F32x4>(unit, slot) }
+}
+
 /// In place of the kernels of other architectures, which no CPU that this build runs on is available for.
 #[cfg(feature = "foreign")]
 pub(super) unsafe fn not_built(_unit: &Unit<'_>, _slot: &mut [f32]) {

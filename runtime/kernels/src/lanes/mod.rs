@@ -14,6 +14,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+#[cfg(target_arch = "arm")]
+pub(crate) mod neon32;
 #[cfg(feature = "foreign")]
 pub(crate) mod portable;
 

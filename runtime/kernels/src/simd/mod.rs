@@ -16,6 +16,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "arm")]
+mod neon32;
 
 use crate::isa::Isa;
 use crate::lanes::Lanes;
@@ -170,6 +172,9 @@ pub(crate) fn dispatch<K: Vectorized>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: `is_available` has found NEON on this CPU.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { neon::run(kernel) },
+        // SAFETY: `is_available` has found NEON and VFPv4 on this CPU.
+        #[cfg(target_arch = "arm")]
+        Isa::Neon32 => unsafe { neon32::run(kernel) },
         _ => unreachable!("{isa} has no vectors"),
     }
 }

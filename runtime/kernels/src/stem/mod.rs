@@ -59,6 +59,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "stem_f32_6x16_neon" Neon 16 run::neon_16;
     #[cfg(target_arch = "aarch64")]
     "stem_f32_14x8_neon" Neon 8 run::neon_8;
+    #[cfg(target_arch = "arm")]
+    "stem_f32_3x8_neon32" Neon32 8 run::neon32_8;
     #[cfg(all())]
     "stem_f32_scalar" Scalar 1 run::scalar;
 };

@@ -74,6 +74,8 @@ kernels! {
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
     neon_8 crate::lanes::neon::F32x4, Neon, 14 or 7 x 2;
+    #[cfg(target_arch = "arm")]
+    neon32_8 crate::lanes::neon32::F32x4, Neon32, 3 or 2 x 2;
 }
 
 /// The reference, element by element, for panels of one filter.

@@ -6,7 +6,8 @@
 //!
 //! The exponential, the error function and the activations have the accuracy documented in
 //! [`activation`](crate::activation); the other functions are correctly rounded (`Log` to one unit in the last place)
-//! in every instruction set. NaN gives NaN everywhere; infinities and subnormals follow IEEE 754.
+//! in every instruction set. NaN gives NaN everywhere; infinities and subnormals follow IEEE 754,
+//! except that the vectors of 32-bit ARM take subnormals for zeros.
 
 mod scalar;
 mod vector;

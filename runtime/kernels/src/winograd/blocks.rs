@@ -18,7 +18,7 @@ use crate::threads::Pool;
 fn block_len(isa: Isa) -> usize {
     match isa {
         Isa::Avx2 | Isa::Avx512 => 160 * 1024,
-        Isa::Neon | Isa::Scalar => 64 * 1024,
+        Isa::Neon | Isa::Neon32 | Isa::Scalar => 64 * 1024,
     }
 }
 

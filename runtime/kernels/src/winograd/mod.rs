@@ -154,6 +154,16 @@ pub static VARIANTS: &[Variant] = variants! {
     "f2s2" Neon neon 4 F2Stride2<5, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
     "f4s2" Neon neon 4 F4Stride2<9, 4, 6> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "arm")]
+    "f2" Neon32 neon32 4 F2<4, 2, 4> "gemm_f32_4x8_neon32";
+    #[cfg(target_arch = "arm")]
+    "f4" Neon32 neon32 4 F4<6, 4, 6> "gemm_f32_4x8_neon32";
+    #[cfg(target_arch = "arm")]
+    "f5" Neon32 neon32 4 F5<7, 5, 7> "gemm_f32_4x8_neon32";
+    #[cfg(target_arch = "arm")]
+    "f2s2" Neon32 neon32 4 F2Stride2<5, 2, 4> "gemm_f32_4x8_neon32";
+    #[cfg(target_arch = "arm")]
+    "f4s2" Neon32 neon32 4 F4Stride2<9, 4, 6> "gemm_f32_4x8_neon32";
 };
 
 impl Variant {

@@ -423,14 +423,14 @@ pub(super) unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, con
 /// The three functions for an instruction set: its features and registers, and the registers that the products pad
 /// filters to, if they are narrower.
 macro_rules! instruction_set {
-    ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path $(, $narrow:path)?) => {
+    ($(#[$cfg:meta])* $name:ident $($features:literal)? $lanes:path $(, $narrow:path)?) => {
         $(#[$cfg])*
         pub(super) mod $name {
             use super::{InputTile, Lanes, OutputTile, Transform, WeightTile};
 
             /// # Safety
             /// The CPU has the instruction set; the pointers are valid as documented on the fields.
-            #[target_feature(enable = $features)]
+            $(#[target_feature(enable = $features)])?
             pub(in super::super) unsafe fn weights<F, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
             where
                 F: Transform<N, M, W>,
@@ -446,7 +446,7 @@ macro_rules! instruction_set {
 
             /// # Safety
             /// As for [`super::input`]; the CPU has the instruction set.
-            #[target_feature(enable = $features)]
+            $(#[target_feature(enable = $features)])?
             pub(in super::super) unsafe fn input<F, const N: usize, const M: usize, const W: usize>(tile: &InputTile)
             where
                 F: Transform<N, M, W>,
@@ -457,7 +457,7 @@ macro_rules! instruction_set {
 
             /// # Safety
             /// As for [`super::input`]; the CPU has the instruction set.
-            #[target_feature(enable = $features)]
+            $(#[target_feature(enable = $features)])?
             pub(in super::super) unsafe fn output<F, const N: usize, const M: usize, const W: usize>(tile: &OutputTile)
             where
                 F: Transform<N, M, W>,
@@ -476,3 +476,4 @@ instruction_set!(
     crate::lanes::avx2::F32x8
 );
 instruction_set!(#[cfg(target_arch = "aarch64")] neon "neon" crate::lanes::neon::F32x4);
+instruction_set!(#[cfg(target_arch = "arm")] neon32 crate::lanes::neon32::F32x4);
