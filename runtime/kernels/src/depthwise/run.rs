@@ -41,7 +41,7 @@ pub(super) enum Input<'a> {
 impl DepthwiseRows<'_> {
     /// Elements from one input pixel to the next.
     #[inline(always)]
-    fn pixel(&self) -> usize {
+    pub(super) fn pixel(&self) -> usize {
         match self.input {
             Input::Images(_) => self.shape.in_c,
             Input::Ring { .. } => self.channels.len(),
@@ -233,19 +233,19 @@ fn finish(args: &mut DepthwiseRows<'_>, isa: Isa, activation: Activation, rows: 
 }
 
 /// One output row, or two.
-struct Line<'a, 'b> {
-    args: &'a DepthwiseRows<'b>,
+pub(super) struct Line<'a, 'b> {
+    pub(super) args: &'a DepthwiseRows<'b>,
     /// Pointers to the bias and the residual of the whole output.
-    tail: Tail,
+    pub(super) tail: Tail,
     /// The first row, counted over all images.
     row: usize,
     /// The first row within its image.
     y: usize,
     image: usize,
     /// Kernel rows that fall inside the input; for two output rows they are counted from the first output row's.
-    taps_y: Range<usize>,
+    pub(super) taps_y: Range<usize>,
     /// The input rows under these, starting at the first: computed once, not for every tile and channel.
-    lines: [*const f32; MAX_LINES],
+    pub(super) lines: [*const f32; MAX_LINES],
 }
 
 impl<'a, 'b> Line<'a, 'b> {
@@ -282,7 +282,7 @@ impl<'a, 'b> Line<'a, 'b> {
     /// # Panics
     /// If the part of the output that is written lacks a pixel of the tile.
     #[inline(always)]
-    fn place<const R: usize, const EDGE: bool>(&self, tile: &Window) -> *mut f32 {
+    pub(super) fn place<const R: usize, const EDGE: bool>(&self, tile: &Window) -> *mut f32 {
         // The pixels from the first of the first row to the last of the last.
         let count = (R - 1) * self.args.shape.out_w + if EDGE { tile.outputs } else { WIDTH };
         self.args.out.at(self.out_row() + tile.x, count)
@@ -329,10 +329,11 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Computes a tile. With `EDGE`, some of its columns or outputs are missing.
+    /// Computes a tile. With `EDGE`, some of its columns or outputs are missing. 32-bit ARM has its own, in assembly.
     ///
     /// # Safety
     /// As for `tiles`; `tile` is correct, and without `EDGE` nothing is missing.
+    #[cfg(not(target_arch = "arm"))]
     #[inline(always)]
     unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window) {
         let s = self.args.shape;
@@ -347,77 +348,30 @@ impl<'a, 'b> Line<'a, 'b> {
             let channel = channel.min(channels.end - L::WIDTH);
             // SAFETY: value instructions, and the bias has a register of channels here.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
-            // SAFETY: guaranteed by the caller; `left` is the left end of the tile's window.
-            unsafe { self.add_rows::<L, K, S, EDGE>(inside, left, channel, &mut sums) }
+            for ky in self.taps_y.clone() {
+                // SAFETY: the kernel row exists, and only columns inside the input are read.
+                unsafe {
+                    let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
+                    let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
+                    let left = left.wrapping_add(channel - channels.start);
+                    let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
+                    // Unrolled by hand, because the compiler does not unroll a loop over this many columns.
+                    macro_rules! columns {
+                        ($($column:literal)*) => {$(
+                            if $column < (WIDTH - 1) * S + K {
+                                if !EDGE || inside & (1 << $column) != 0 {
+                                    column::<L, K, S, $column>(L::load(pixels.column($column)), &w, &mut sums);
+                                }
+                                pixels.advance();
+                            }
+                        )*};
+                    }
+                    columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+                }
+            }
             // SAFETY: guaranteed by the caller.
             unsafe { self.store::<L, 1, EDGE>(tile, out, channel, [sums]) }
         }
-    }
-
-    /// Adds the products of all kernel rows with the columns `inside` the input to the sums of a tile. The window begins
-    /// `left` elements after the start of a row.
-    ///
-    /// # Safety
-    /// As for `tile`.
-    #[cfg(not(target_arch = "arm"))]
-    #[inline(always)]
-    unsafe fn add_rows<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(
-        &self,
-        inside: u32,
-        left: usize,
-        channel: usize,
-        sums: &mut [L; WIDTH],
-    ) {
-        let (s, width) = (self.args.shape, self.args.pixel());
-        for ky in self.taps_y.clone() {
-            // SAFETY: the kernel row exists, and only columns inside the input are read.
-            unsafe {
-                let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
-                let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                let left = left.wrapping_add(channel - self.args.channels.start);
-                let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
-                // Unrolled by hand, because the compiler does not unroll a loop over this many columns.
-                macro_rules! columns {
-                    ($($column:literal)*) => {$(
-                        if $column < (WIDTH - 1) * S + K {
-                            if !EDGE || inside & (1 << $column) != 0 {
-                                column::<L, K, S, $column>(L::load(pixels.column($column)), &w, sums);
-                            }
-                            pixels.advance();
-                        }
-                    )*};
-                }
-                columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-            }
-        }
-    }
-
-    /// As on other architectures, in assembly.
-    ///
-    /// # Safety
-    /// As for `tile`; `L` is the register of 32-bit ARM.
-    #[cfg(target_arch = "arm")]
-    #[inline(always)]
-    unsafe fn add_rows<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(
-        &self,
-        inside: u32,
-        left: usize,
-        channel: usize,
-        sums: &mut [L; WIDTH],
-    ) {
-        use super::neon32;
-        const { assert!(size_of::<L>() == size_of::<neon32::Sums>() / WIDTH, "the only register with vectors") };
-        let (s, taps) = (self.args.shape, &self.taps_y);
-        let rows = neon32::Rows {
-            lines: &self.lines[taps.start.min(taps.end)..taps.end],
-            first: left.wrapping_add(channel - self.args.channels.start),
-            width: self.args.pixel(),
-            weights: self.args.packed.as_ptr().wrapping_add(taps.start * K * s.in_c + channel),
-            channels: s.in_c,
-            inside,
-        };
-        // SAFETY: guaranteed by the caller, and `sums` are what `L` stands for.
-        unsafe { neon32::add::<K, S>(&rows, &mut *sums.as_mut_ptr().cast()) }
     }
 
     /// Computes a tile of both rows: each input row is loaded once for both.
@@ -469,7 +423,7 @@ impl<'a, 'b> Line<'a, 'b> {
     /// # Safety
     /// As for `tile`; `out` is the tile's place in the output, from [`place`](Self::place).
     #[inline(always)]
-    unsafe fn store<L: Lanes, const R: usize, const EDGE: bool>(
+    pub(super) unsafe fn store<L: Lanes, const R: usize, const EDGE: bool>(
         &self,
         tile: &Window,
         out: *mut f32,
@@ -603,13 +557,13 @@ fn multiply<L: Lanes, const K: usize>(pixels: &[L; MAX_COLUMNS], w: &[L; K], sum
 }
 
 /// A tile of output columns.
-struct Window {
+pub(super) struct Window {
     /// First output column.
-    x: usize,
+    pub(super) x: usize,
     /// Output columns that exist.
-    outputs: usize,
+    pub(super) outputs: usize,
     /// Bit `c` is set if input column `c` under the tile, counted from the left end of its window, exists.
-    inside: u32,
+    pub(super) inside: u32,
 }
 
 impl Window {
