@@ -1,10 +1,10 @@
-//! aarch64 on an x86-64 machine: the NEON kernels are executed, not just compiled.
+//! ARM on an x86-64 machine: the NEON kernels are executed, not just compiled.
 //!
 //! A machine's rustup may have no standard library for aarch64, so compiler and library both come from Debian (package
 //! rustc-web), unpacked under `build/cross` and never installed: the system keeps its own Rust. gcc's cross linker and
-//! qemu are installed as packages. `cortex-a53` is plain NEON; `max` has every extension that qemu supports. For phones
-//! there is neither a standard library nor a linker: what needs no linker (a check, a static library) is built with the
-//! library's source.
+//! qemu are installed as packages. `cortex-a53` is plain NEON; `max` has every extension that qemu supports. For 32-bit ARM
+//! there is a linker, but no standard library, and for phones neither: it is built from its source, for phones only where
+//! no linker is needed (a check, a static library).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use crate::workspace::{Workspace, say};
 
 /// The target of the emulated programs.
 pub const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// The target of emulated programs for 32-bit ARM, which differs from armeabi-v7a in the system only.
+pub const ARM: &str = "armv7-unknown-linux-gnueabihf";
 /// The CPUs that tests run on.
 pub const CPUS: [&str; 2] = ["cortex-a53", "max"];
 
@@ -35,8 +37,8 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// cargo for a phone's target, such as aarch64-apple-ios, with the standard library built from source, into
-    /// build/phones
+    /// cargo for a phone's target, such as aarch64-apple-ios, or for 32-bit ARM, with the standard library built from
+    /// source, into build/phones
     Phone {
         target: String,
         /// `check`, `build`, `rustc`
@@ -46,11 +48,14 @@ pub enum Command {
     },
     /// Print the command that runs an aarch64 program on a CPU
     Emulator { cpu: String },
-    /// Print the command that runs an aarch64 program and writes its instruction count, at each mark that it makes and
-    /// at the end
+    /// Print the command that runs a program for ARM and writes its instruction count, at each mark that it makes and at
+    /// the end
     Counter {
         /// The file for the counts
         file: PathBuf,
+        /// Of a program for 32-bit ARM
+        #[arg(long)]
+        arm: bool,
     },
 }
 
@@ -65,8 +70,8 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
             println!("{}", emulator(cpu));
             Ok(())
         }
-        Command::Counter { file } => {
-            println!("{}", counter(workspace, file)?);
+        Command::Counter { file, arm } => {
+            println!("{}", counter(workspace, file, *arm)?);
             Ok(())
         }
     }
@@ -90,10 +95,21 @@ pub fn build<A: AsRef<str>>(workspace: &Workspace, arguments: &[A]) -> Result<()
     tools.cargo(&["build", "--target", TARGET], arguments, &tools.folder.join("target"))
 }
 
+/// `cargo test` for 32-bit ARM, on the least CPU that has vector kernels.
+pub fn test_arm<A: AsRef<str>>(workspace: &Workspace, arguments: &[A]) -> Result<()> {
+    let emulator = "qemu-arm-static -cpu cortex-a7 -L /usr/arm-linux-gnueabihf";
+    let _emulated = workspace.shell.push_env("SKIPSTONE_EMULATED", "1");
+    let _runner = workspace.shell.push_env("CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER", emulator);
+    phone(workspace, ARM, "test", arguments)
+}
+
 /// Runs cargo for a phone's target; builds into `build/phones`. With the emulated programs' folder cargo would build macros
 /// again, since RUSTC_BOOTSTRAP is set for one and not for the other, also while tests that need them run.
 pub fn phone<A: AsRef<str>>(workspace: &Workspace, target: &str, subcommand: &str, arguments: &[A]) -> Result<()> {
     let (shell, tools) = (&workspace.shell, Tools::ready(workspace, true)?);
+    if target == ARM {
+        debian::install(shell, &[("arm-linux-gnueabihf-gcc", &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"])])?;
+    }
     // Apple's targets need an SDK path even if nothing is linked.
     let sdk = tools.folder.join("iPhoneOS.sdk");
     shell.create_dir(&sdk)?;
@@ -140,7 +156,7 @@ pub fn emulator(cpu: &str) -> String {
 }
 
 /// The same with counting. Only the dynamically linked emulator supports plugins.
-fn counter(workspace: &Workspace, file: &Path) -> Result<String> {
+fn counter(workspace: &Workspace, file: &Path, arm: bool) -> Result<String> {
     let shell = &workspace.shell;
     let tools = Tools::ready(workspace, false)?;
     debian::install(shell, &[("qemu-aarch64", &["qemu-user"])])?;
@@ -152,7 +168,9 @@ fn counter(workspace: &Workspace, file: &Path) -> Result<String> {
         std::fs::rename(made, &plugin)?;
     }
     let (plugin, file) = (plugin.display(), file.display());
-    Ok(format!("qemu-aarch64 -cpu max -plugin {plugin} -d plugin -D {file} -L /usr/aarch64-linux-gnu"))
+    let (emulator, cpu, libraries) =
+        if arm { ("arm", "cortex-a7", "arm-linux-gnueabihf") } else { ("aarch64", "max", "aarch64-linux-gnu") };
+    Ok(format!("qemu-{emulator} -cpu {cpu} -plugin {plugin} -d plugin -D {file} -L /usr/{libraries}"))
 }
 
 /// Compiler, standard library and linker, ready to use.
@@ -257,6 +275,7 @@ impl<'a> Tools<'a> {
             .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
             .env("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc")
             .env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar")
+            .env("CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER", "arm-linux-gnueabihf-gcc")
             .quiet()
             .run()?;
         Ok(())

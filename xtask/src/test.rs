@@ -61,6 +61,7 @@ pub const SECTIONS: &[Section] = &[
         after: &["release", "environment"],
         run: |w| android::run(w, &android::Command::Test),
     },
+    Section { name: "armv7", about: "kernels for 32-bit ARM on an emulated CPU", after: &["android"], run: armv7 },
     Section {
         name: "size",
         about: "the size of the native library with the operators of one network",
@@ -251,6 +252,16 @@ fn aarch64(workspace: &Workspace) -> Result<()> {
     of(&cross::CPUS, "skipstone-kernels", "--lib")?;
     of(&cross::CPUS[..1], "skipstone", EMULATED_LIBRARY)?;
     of(&cross::CPUS[1..], "skipstone", &format!("{EMULATED_LIBRARY} --lib ops::"))
+}
+
+/// The families that have assembly, and the operations that all others share. The others are generic code, which runs on
+/// the other instruction sets; the standard library, which is built for this, is not optimized.
+fn armv7(workspace: &Workspace) -> Result<()> {
+    let arguments = "--quiet --profile cross --config profile.cross.opt-level=0 -p skipstone-kernels \
+                     --no-default-features --lib -- isa:: simd:: activation:: follow_the_definition \
+                     floats_keep_the_contract --skip qdepthwise --skip qgemm --skip qpool --skip qsums --skip sparse \
+                     --skip grouped --skip bottleneck --skip stem --skip depthwise_chw --skip winograd";
+    cross::test_arm(workspace, &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
 /// The library with a device's features; it need not be fast.

@@ -34,7 +34,7 @@ pub struct ModelArgs {
     #[arg(long, value_enum, default_value_t = PowerArg::Balanced, help_heading = "Model options")]
     pub power: PowerArg,
 
-    /// Instruction set: scalar, neon, avx2 or avx512 [default: the best of this CPU]
+    /// Instruction set: scalar, neon, neon32, avx2 or avx512 [default: the best of this CPU]
     #[arg(long, value_name = "NAME", help_heading = "Model options")]
     pub isa: Option<Isa>,
 

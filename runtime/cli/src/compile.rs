@@ -111,7 +111,9 @@ fn parse_target(name: &str) -> Result<TargetIsa, String> {
         "host" => Ok(Some(Isa::detect())),
         "aarch64" => Ok(Some(Isa::Neon)),
         "x86_64" => Ok(Some(Isa::Avx2)),
-        name => name.parse().map(Some).map_err(|_| "expected host, generic, neon, avx2, avx512 or scalar".into()),
+        name => {
+            name.parse().map(Some).map_err(|_| "expected host, generic, neon, neon32, avx2, avx512 or scalar".into())
+        }
     }
 }
 
