@@ -255,12 +255,14 @@ fn aarch64(workspace: &Workspace) -> Result<()> {
 }
 
 /// The families that have assembly, and the operations that all others share. The others are generic code, which runs on
-/// the other instruction sets; the standard library, which is built for this, is not optimized.
+/// the other instruction sets. Most of the time goes into the standard library, which is built for this: it is not
+/// optimized, and does not print backtraces.
 fn armv7(workspace: &Workspace) -> Result<()> {
-    let arguments = "--quiet --profile cross --config profile.cross.opt-level=0 -p skipstone-kernels \
-                     --no-default-features --lib -- isa:: simd:: activation:: follow_the_definition \
-                     floats_keep_the_contract --skip qdepthwise --skip qgemm --skip qpool --skip qsums --skip sparse \
-                     --skip grouped --skip bottleneck --skip stem --skip depthwise_chw --skip winograd";
+    let arguments = "--quiet -Zbuild-std-features=panic-unwind --profile cross --config profile.cross.opt-level=0 \
+                     --config profile.cross.debug=false -p skipstone-kernels --no-default-features --lib -- isa:: \
+                     simd:: activation:: follow_the_definition floats_keep_the_contract --skip qdepthwise --skip qgemm \
+                     --skip qpool --skip qsums --skip sparse --skip grouped --skip bottleneck --skip stem \
+                     --skip depthwise_chw --skip winograd";
     cross::test_arm(workspace, &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
