@@ -215,7 +215,7 @@ impl Operator for Conv {
             Layout::Nchw => Images::Nchw,
             Layout::Nhwc => Images::Nhwc,
         };
-        let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS));
+        let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS), |w| Filters::Oihw(w));
         let task = Task { images, scaled: self.roles.has(Role::Scale), ..task };
         float_conv::plan(cx, self, &task, |w| Filters::Oihw(w))
     }

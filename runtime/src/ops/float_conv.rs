@@ -5,6 +5,7 @@ use serde::Serialize;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Images, Task};
 use skipstone_kernels::pace::Pace;
+use skipstone_kernels::sparse::BLOCK;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
@@ -34,11 +35,11 @@ const SAMPLE: usize = 64;
 pub(super) type Order = fn(&[f32]) -> Filters<'_>;
 
 /// The convolution task of a step; its weights are the second operand, packed once if `constant`.
-pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: bool) -> Task<'a> {
+pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: bool, order: Order) -> Task<'a> {
     let weights = if constant { cx.weights() } else { conv::Weights::F32 };
     let mut task = Task { constant, weights, spacious: cx.memory == Memory::Fast, ..Task::new(shape) };
     if let Some(weights) = constant.then(|| cx.constants.get(WEIGHTS).copied().flatten()).flatten() {
-        task = Nonzeros::of(weights).map_or(task, |nonzeros| nonzeros.task(task));
+        task = Nonzeros::of(weights).map_or(task, |nonzeros| nonzeros.task(task, weights, order));
     }
     // A package may hold the weights in either dtype.
     task.are_halves |= cx.packing.is_some();
@@ -86,10 +87,49 @@ impl Nonzeros {
         self.count
     }
 
-    /// The task with these weights.
-    pub fn task<'a>(&self, task: Task<'a>) -> Task<'a> {
-        Task { nonzeros: self.count, are_halves: self.are_halves, ..task }
+    /// The task with these weights, those of the tensor. Blocks are counted only if they could pay off.
+    pub fn task<'a>(&self, task: Task<'a>, tensor: &Tensor, order: Order) -> Task<'a> {
+        let few = 2 * self.count <= task.nonzeros;
+        let blocks = if few { blocks(tensor, task.shape.out_c, order) } else { None };
+        let blocks = blocks.unwrap_or(task.blocks);
+        Task { nonzeros: self.count, blocks, are_halves: self.are_halves, ..task }
     }
+}
+
+/// Count of blocks with a nonzero weight, for so many filters: [`Task::blocks`]. `None` if the weights are not f32.
+fn blocks(tensor: &Tensor, filters: usize, order: Order) -> Option<usize> {
+    let weights = tensor.peek::<f32>()?;
+    let depth = weights.len().checked_div(filters)?;
+    let mut count = 0;
+    if matches!(order(&[]), Filters::Io(_)) {
+        let is_stored = |block: &[f32]| block.iter().any(|&weight| weight != 0.0);
+        for channel in 0..depth {
+            let row = weights.part(channel * filters..(channel + 1) * filters);
+            for block in (0..filters).step_by(BLOCK) {
+                let mut some = [0.0; BLOCK];
+                let part = row.part(block..filters.min(block + BLOCK));
+                some.iter_mut().zip(part.iter()).for_each(|(to, weight)| *to = weight);
+                count += usize::from(is_stored(&some));
+            }
+        }
+        return Some(count);
+    }
+    let mut any = [false; 1 << 10];
+    for group in (0..filters).step_by(BLOCK) {
+        let rows = group..filters.min(group + BLOCK);
+        for first in (0..depth).step_by(any.len()) {
+            let channels = first..depth.min(first + any.len());
+            let any = &mut any[..channels.len()];
+            any.fill(false);
+            for row in rows.clone() {
+                let part = weights.part(row * depth + channels.start..row * depth + channels.end);
+                any.iter_mut().zip(part.iter()).for_each(|(any, weight)| *any |= weight != 0.0);
+            }
+            count += any.iter().filter(|&&any| any).count();
+        }
+        tensor.evict_part(rows.start * depth * size_of::<f32>()..rows.end * depth * size_of::<f32>());
+    }
+    Some(count)
 }
 
 /// Whether half precision represents a number exactly.
@@ -109,8 +149,10 @@ pub(super) fn plan(
     order: Order,
 ) -> Result<Choice, OpError> {
     let kernels = conv::candidates(FLOATS, cx.isa, task);
-    // Measurements apply to other steps with a similar density.
-    let op = (op, task.nonzeros.saturating_mul(DENSITIES) / Task::new(task.shape).nonzeros.max(1));
+    // Measurements apply to other steps with a similar density, of weights and of blocks.
+    let all = Task::new(task.shape);
+    let density = |count: usize, all: usize| count.saturating_mul(DENSITIES) / all.max(1);
+    let op = (op, density(task.nonzeros, all.nonzeros), density(task.blocks, all.blocks));
     let (kernel, candidates) = cx.choose(&op, kernels, |k| k.name().to_owned(), |k| k.layout().to_owned())?;
     let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
     // Device builds do not report it.
@@ -170,9 +212,15 @@ pub(super) fn store(
     let tensor = cx.constants.get(position).copied().flatten().ok_or(OpError::Operand(position))?;
     let weights = cx.peek(position)?;
     // Dense layouts do not depend on it.
-    let nonzeros =
-        if kernel.name().starts_with(SPARSE) { Nonzeros::exact(tensor, weights).count } else { task.nonzeros };
-    let mut bytes = cx.allocate(kernel.packed_len(shape, nonzeros))?;
+    let stored = match kernel.name().starts_with(SPARSE) {
+        true => {
+            let blocks = blocks(tensor, shape.out_c, order).unwrap_or(task.blocks);
+            let nonzeros = Nonzeros::exact(tensor, cx.peek(position)?).count;
+            kernel.stored(&Task { nonzeros, blocks, ..*task })
+        }
+        false => task.nonzeros,
+    };
+    let mut bytes = cx.allocate(kernel.packed_len(shape, stored))?;
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
     match part {
         Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes)?,
@@ -259,13 +307,14 @@ mod tests {
     use crate::tensor::Tensor;
     use crate::{Info, Model, package};
 
-    /// A classifier on one row, with one in `every` weights nonzero, all of them in half precision if `halves`; and the
-    /// row.
+    /// A classifier on one row, with one in `every` weights nonzero, in other channels of every class, all of them in half
+    /// precision if `halves`; and the row.
     fn classifier(every: usize, halves: bool) -> (Graph, Tensor) {
         let (mut random, [channels, classes]) = (Random(5), [960, 1280]);
         let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
         let rounded = |x: f32| if halves { f16::from_f32(x).to_f32() } else { x };
-        let weights = (0..channels * classes).map(|i| if i % every == 0 { rounded(random.float()) } else { 0.0 });
+        let weights = (0..channels * classes)
+            .map(|i| if (i + i / channels) % every == 0 { rounded(random.float()) } else { 0.0 });
         let weights = Tensor::from_slice(&[1, classes, channels], &weights.collect::<Vec<f32>>()).unwrap();
         let op = MatMul { transposed: true, activation: Activation::Relu };
         (single(op, &[row.clone(), weights, bias], &[1, 2]), row)
@@ -329,6 +378,36 @@ mod tests {
             answer(&Model::from_graph(graph, &Options::default()).unwrap(), &row)
         });
         assert_eq!(answers[0].bytes(), answers[1].bytes());
+    }
+
+    #[test]
+    fn blocks_of_filters_choose_a_kernel_and_a_package_keeps_it() {
+        let mut random = Random(6);
+        let [channels, classes] = [320, 203];
+        let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
+        for transposed in [true, false] {
+            let at = |i: usize| if transposed { (i / channels, i % channels) } else { (i % classes, i / classes) };
+            let kept = |i: usize| (at(i).0 / 4 * 7 + at(i).1).is_multiple_of(11);
+            let weights = (0..channels * classes).map(|i| if kept(i) { random.float() } else { 0.0 });
+            let dims = if transposed { [1, classes, channels] } else { [1, channels, classes] };
+            let weights = Tensor::from_slice(&dims, &weights.collect::<Vec<f32>>()).unwrap();
+            let op = MatMul { transposed, activation: Activation::Relu };
+            let mut graph = single(op, &[row.clone(), weights, bias.clone()], &[1, 2]);
+            let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();
+            for isa in Isa::available() {
+                let model = Model::from_graph(graph.copy().unwrap(), &Options::default().isa(isa)).unwrap();
+                let kernel = &model.plan().unwrap().steps[0].choice.kernel;
+                assert!(kernel.starts_with("sparse_4x1_f32"), "{kernel}");
+                assert_close(&answer(&model, &row), &want[0], 1e-4, kernel);
+            }
+            crate::graph::optimize(&mut graph).unwrap();
+            let (memory, precision) = (Memory::Fast, Precision::F32);
+            let target = Target { isa: Isa::detect(), threads: 1, memory, precision };
+            let package = package::write(&graph, &Info::default(), Some(target), None).unwrap();
+            let model = Model::from_bytes(&package, &Options::default()).unwrap();
+            assert!(model.plan().unwrap().steps[0].choice.kernel.starts_with("sparse_4x1_f32"));
+            assert_close(&answer(&model, &row), &want[0], 1e-4, "from a package");
+        }
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) fn plan(cx: &PlanContext<'_>, conv: &Conv, shape: &ConvShape) -> Resu
     let share = |role, channels: usize| if conv.roles.has(role) { (5 * channels).div_ceil(8) } else { channels };
     let (in_c, out_c) = (share(Role::MaskIn, shape.in_c), share(Role::MaskOut, shape.out_c));
     let usual = ConvShape { batch: 1, in_c, out_c, ..shape.clone() };
-    let task = Task { weights: Weights::F32, masked: true, ..float_conv::task(cx, &usual, true) };
+    let task = Task { weights: Weights::F32, masked: true, ..float_conv::task(cx, &usual, true, |w| Filters::Oihw(w)) };
     let mut kernels = candidates(FLOATS, cx.isa, &task);
     for (kernel, cost) in &mut kernels {
         let registers = kernel.packed_len(&usual, 0) / size_of::<f32>() / lanes(cx.isa);

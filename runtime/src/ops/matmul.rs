@@ -88,7 +88,7 @@ impl Operator for MatMul {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let s = self.sizes(&cx.inputs)?;
         let shape = s.shape()?;
-        let task = float_conv::task(cx, &shape, cx.is_constant(1) && !s.batched);
+        let task = float_conv::task(cx, &shape, cx.is_constant(1) && !s.batched, self.order());
         float_conv::plan(cx, self, &task, self.order())
     }
 

@@ -63,7 +63,7 @@ impl Operator for Stem {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let shape = self.shape(&cx.inputs)?;
-        let task = float_conv::task(cx, &shape, cx.is_constant(Conv::WEIGHTS));
+        let task = float_conv::task(cx, &shape, cx.is_constant(Conv::WEIGHTS), |w| Filters::Oihw(w));
         float_conv::plan(cx, self, &Task { images: Images::NchwToNhwc, ..task }, |w| Filters::Oihw(w))
     }
 

@@ -13,6 +13,7 @@ use skipstone_kernels::pace::Pace;
 use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
 use skipstone_kernels::reduce::{ReduceFn, reduce};
 use skipstone_kernels::requantize::Requantize;
+use skipstone_kernels::sparse::BLOCK;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::{depthwise, stem};
 
@@ -105,20 +106,30 @@ pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, C
     let kernels: Vec<_> = kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)).collect();
     let s = shape.clone();
     kernels.into_iter().map(move |kernel| {
-        let nonzeros = nonzeros(&thinned(s.out_c * s.in_c, percent));
-        let layer = format!("{}, {percent} %", LayerShape::Convolution(s.clone()));
-        let moved = (s.input_len() + s.output_len()) * 4 + kernel.packed_len(&s, nonzeros);
-        let work = Work::MultiplyAdds(nonzeros * s.pixels());
+        let block = block(kernel);
+        let stored = nonzeros(&thinned(&s, percent, block));
+        let pattern = if block > 1 { format!(" in blocks of {block}x1") } else { String::new() };
+        let layer = format!("{}, {percent} %{pattern}", LayerShape::Convolution(s.clone()));
+        let moved = (s.input_len() + s.output_len()) * 4 + kernel.packed_len(&s, stored);
+        let work = Work::MultiplyAdds(stored * s.pixels());
         let shape = s.clone();
         (kernel.isa(), Case::new(kernel.name(), layer, work, moved, move || float_call(kernel, shape.clone(), percent)))
     })
 }
 
-/// Random weights, of which `percent` are nonzero.
-fn thinned(len: usize, percent: usize) -> AlignedVec<f32> {
-    let mut weights = numbers(len);
-    for (weight, chance) in weights.iter_mut().zip(bytes(len).iter()) {
-        if usize::from(*chance) * 100 >= percent * 256 {
+/// Consecutive filters whose weights a kernel stores together.
+fn block(kernel: &dyn FloatKernel) -> usize {
+    if kernel.name().starts_with("sparse_4x1") { BLOCK } else { 1 }
+}
+
+/// Random weights, of which `percent` are nonzero: those of a channel for `block` consecutive filters, or none.
+fn thinned(shape: &ConvShape, percent: usize, block: usize) -> AlignedVec<f32> {
+    let of_filter = shape.group_in() * shape.taps();
+    let mut weights = numbers(shape.out_c * of_filter);
+    let chances = bytes(weights.len());
+    for (at, weight) in weights.iter_mut().enumerate() {
+        let chance = chances[at / of_filter / block * of_filter + at % of_filter];
+        if usize::from(chance) * 100 >= percent * 256 {
             *weight = 0.0;
         }
     }
@@ -166,7 +177,7 @@ pub fn epilogue(bias: &[f32]) -> Epilogue<'_> {
 }
 
 fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize) -> Invocation {
-    let weights = thinned(shape.out_c * shape.group_in() * shape.taps(), percent);
+    let weights = thinned(&shape, percent, block(kernel));
     let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape, nonzeros(&weights)));
     kernel.pack(&shape, Filters::Oihw(&weights), &mut packed, &Pace::free()).expect("memory");
     let (input, bias, pool) = (numbers(shape.input_len()), numbers(shape.out_c), Pool::new(1));

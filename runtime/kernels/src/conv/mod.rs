@@ -28,6 +28,7 @@ use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::pace::Pace;
+use crate::sparse::BLOCK;
 use crate::threads::Pool;
 
 /// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
@@ -91,6 +92,9 @@ pub struct Task<'a> {
     pub constant: bool,
     /// Count of nonzero weights; all of them if the weights are computed during the run.
     pub nonzeros: usize,
+    /// Count of blocks with a nonzero weight: a block is the same weight of [`BLOCK`](crate::sparse::BLOCK) consecutive
+    /// filters.
+    pub blocks: usize,
     /// Whether half precision represents all weights exactly, or they are already packed.
     pub are_halves: bool,
     /// Whether the input is scaled by a factor per image and input channel.
@@ -104,7 +108,9 @@ pub struct Task<'a> {
 impl<'a> Task<'a> {
     /// A convolution with constant weights, none of them zero, and with memory to spare.
     pub fn new(shape: &'a ConvShape) -> Self {
-        let nonzeros = product(&[shape.out_c, shape.group_in(), shape.taps()]);
+        let of_filter = product(&[shape.group_in(), shape.taps()]);
+        let nonzeros = product(&[shape.out_c, of_filter]);
+        let blocks = product(&[shape.out_c.div_ceil(BLOCK), of_filter]);
         let (images, weights) = (Images::Nhwc, Weights::F32);
         Task {
             shape,
@@ -112,6 +118,7 @@ impl<'a> Task<'a> {
             weights,
             constant: true,
             nonzeros,
+            blocks,
             are_halves: false,
             scaled: false,
             masked: false,
@@ -163,8 +170,13 @@ pub trait Kernel: Sync {
 
 /// A kernel that computes with f32.
 pub trait FloatKernel: Kernel {
-    /// Size in bytes of the packed weights of a supported convolution with `nonzeros` nonzero weights.
-    fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize;
+    /// Number of weights that the packed layout of a supported task stores, if that depends on which are zero.
+    fn stored(&self, task: &Task<'_>) -> usize {
+        task.nonzeros
+    }
+
+    /// Size in bytes of the packed weights of a supported convolution with this many [stored](Self::stored) weights.
+    fn packed_len(&self, shape: &ConvShape, stored: usize) -> usize;
 
     /// Whether `packed` can be the packed weights of the convolution. This is the only check of packed weights from a
     /// file. [`run`](Self::run) does not read past its operands, whatever they contain.

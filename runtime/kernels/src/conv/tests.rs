@@ -93,7 +93,10 @@ proptest! {
         let mut w = halves(2, shape.out_c * shape.group_in() * shape.taps());
         w.iter_mut().enumerate().filter(|(i, _)| i * 7 % 10 < zeros).for_each(|(_, w)| *w = 0.0);
         let nonzeros = w.iter().filter(|&&w| w != 0.0).count();
-        let task = Task { images, weights, nonzeros, scaled, spacious: flags & 16 > 0, ..Task::new(&shape) };
+        let of_filter = shape.group_in() * shape.taps();
+        let any = |group: &[f32]| (0..of_filter).filter(|at| group.iter().skip(*at).step_by(of_filter).any(|&w| w != 0.0)).count();
+        let blocks = w.chunks(BLOCK * of_filter).map(any).sum();
+        let task = Task { images, weights, nonzeros, blocks, scaled, spacious: flags & 16 > 0, ..Task::new(&shape) };
         let x = numbers(1, shape.input_len());
         let (bias, scale) = (numbers(3, shape.out_c), numbers(4, shape.batch * shape.in_c));
         let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
@@ -106,7 +109,7 @@ proptest! {
         let pool = Pool::new(threads);
         let kernels = FLOATS.iter().flat_map(Family::kernels);
         for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task) && !rounds(*kernel)) {
-            let len = kernel.packed_len(&shape, nonzeros);
+            let len = kernel.packed_len(&shape, kernel.stored(&task));
             prop_assert!(len.is_multiple_of(2));
             // The guarded buffer holds 2-byte elements, so the packed bytes may end at its edge.
             let mut packed = Guarded::new(&vec![half::f16::NAN; len / 2], edge);

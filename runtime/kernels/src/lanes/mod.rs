@@ -53,6 +53,8 @@ pub(crate) trait Lanes: Copy {
     const WIDTH: usize;
     /// Registers of this type that the CPU has.
     const REGISTERS: usize;
+    /// Whether a multiply-add takes a lane of a register as its factor.
+    const BY_LANE: bool = false;
 
     /// All lanes `x`.
     ///
@@ -104,6 +106,11 @@ pub(crate) trait Lanes: Copy {
     fn div(self, other: Self) -> Self;
     /// `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `self * factors[LANE] + addend`, rounded once; `LANE` is below 4.
+    #[inline(always)]
+    fn mul_add_lane<const LANE: i32>(self, factors: [f32; 4], addend: Self) -> Self {
+        self.mul_add(self.like(factors[LANE as usize]), addend)
+    }
     /// The larger of `self` and `bound`; a NaN in `self` stays, `bound` is not NaN.
     fn at_least(self, bound: Self) -> Self;
     /// The smaller of `self` and `bound`; a NaN in `self` stays, `bound` is not NaN.

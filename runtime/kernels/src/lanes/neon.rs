@@ -23,6 +23,7 @@ impl F32x4 {
 impl Lanes for F32x4 {
     const WIDTH: usize = 4;
     const REGISTERS: usize = 32;
+    const BY_LANE: bool = true;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -113,6 +114,11 @@ impl Lanes for F32x4 {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: `self` is the proof.
         F32x4(unsafe { vfmaq_f32(addend.0, self.0, factor.0) })
+    }
+    #[inline(always)]
+    fn mul_add_lane<const LANE: i32>(self, factors: [f32; 4], addend: Self) -> Self {
+        // SAFETY: four readable elements; `self` proves NEON.
+        self.mul_lane_add::<LANE>(F32x4(unsafe { vld1q_f32(factors.as_ptr()) }), addend)
     }
     #[inline(always)]
     fn at_least(self, bound: Self) -> Self {

@@ -1,6 +1,6 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{Sparse, SparseWeights, VARIANTS, Variant, fits, pack, run, slot_parts, takes};
+use super::{BLOCK, Sparse, SparseWeights, VARIANTS, Variant, fits, pack, run, slot_parts, takes};
 use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::gemm::Weights;
@@ -15,16 +15,24 @@ pub(crate) const FAMILY: Family<dyn FloatKernel> =
 /// A variant must cost at most this share of one that stores less: weights take memory and must be loaded.
 const GAIN: f64 = 0.93;
 
-/// Half precision first, if it is exact or asked for.
+/// Of single weights, and of blocks where these take less memory: half precision first, if it is exact or asked for.
 fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
-    let mut least = None;
-    let kernels = VARIANTS.iter().filter(|v| v.isa == isa && v.takes(task));
-    let cost = |v: &'static Variant| {
-        let (cost, smaller) = (v.cost(task), *least.get_or_insert(0.0));
-        least = Some(cost);
-        (v as &dyn FloatKernel, if cost >= smaller * GAIN { cost.max(smaller) } else { cost })
+    let len = |v: &Variant| v.packed_len(task.shape, v.stored(task));
+    let pays = |v: &Variant| {
+        let mut others = VARIANTS.iter().filter(|other| other.isa == isa && other.weights == v.weights);
+        v.block == 1 || others.all(|other| len(v) <= len(other))
     };
-    kernels.map(cost).collect()
+    let of_block = |block: usize| {
+        let mut least = None;
+        let kernels = VARIANTS.iter().filter(move |v| v.isa == isa && v.block == block);
+        let kernels = kernels.filter(|v| v.takes(task) && pays(v));
+        kernels.map(move |v: &'static Variant| {
+            let (cost, smaller) = (v.cost(task), *least.get_or_insert(0.0));
+            least = Some(cost);
+            (v as &dyn FloatKernel, if cost >= smaller * GAIN { cost.max(smaller) } else { cost })
+        })
+    };
+    of_block(1).chain(of_block(BLOCK)).collect()
 }
 
 impl Kernel for Variant {
@@ -37,11 +45,13 @@ impl Kernel for Variant {
     fn is_available(&self) -> bool {
         self.isa.is_available()
     }
-    /// One packed layout of a weight dtype for all instruction sets.
+    /// One packed layout of a weight dtype and a block for all instruction sets.
     fn layout(&self) -> &'static str {
-        match self.weights {
-            Weights::F32 => "sparse_f32_scalar",
-            Weights::F16 => "sparse_f16_scalar",
+        match (self.block, self.weights) {
+            (1, Weights::F32) => "sparse_f32_scalar",
+            (1, Weights::F16) => "sparse_f16_scalar",
+            (_, Weights::F32) => "sparse_4x1_f32_scalar",
+            (_, Weights::F16) => "sparse_4x1_f16_scalar",
         }
     }
     fn takes(&self, task: &Task<'_>) -> bool {
@@ -50,8 +60,12 @@ impl Kernel for Variant {
 }
 
 impl FloatKernel for Variant {
-    fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize {
-        self.packed_len(shape, nonzeros)
+    fn stored(&self, task: &Task<'_>) -> usize {
+        self.stored(task)
+    }
+
+    fn packed_len(&self, shape: &ConvShape, stored: usize) -> usize {
+        self.packed_len(shape, stored)
     }
 
     fn reads(&self, shape: &ConvShape, packed: &[u8]) -> bool {

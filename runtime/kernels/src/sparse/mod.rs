@@ -15,10 +15,15 @@
 //! previous one. If input channels are scaled (squeeze-and-excite), either the pixels under a tile are scaled when they
 //! are copied, or the weights of a filter before they are used.
 //!
-//! A zero weight is not multiplied even if the pixel is infinite or NaN.
+//! Where weights were pruned in blocks of 4x1 (or 16x1), that is the same channel of four consecutive filters, these
+//! filters share their channel indices: a register of pixels is loaded once for four multiply-adds. So the sums are no
+//! longer bound by loads, and an index is stored for four weights. A block with any nonzero weight is stored whole.
+//!
+//! A zero weight is not multiplied even if the pixel is infinite or NaN, unless it is stored in a block.
 //!
 //! In the packed layout a weight takes 6 bytes, or 4 in half precision. It contains the ends of the filters
-//! (`out_c + 1` values of 32 bits), then the weights, then their channels. Weights in half precision are widened, filter
+//! (`out_c + 1` values of 32 bits), then the weights, then their channels. With blocks, four filters have one end, and
+//! four weights one channel. Weights in half precision are widened, filter
 //! by filter, before they are used: a few instructions for a register of weights, each of which is then multiplied with
 //! a whole tile.
 
@@ -47,7 +52,7 @@ use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use gather::{Gather, RowBands};
 use row::{RowFn, SparseRow};
-use tile::{SparseTile, TILES, TileFn};
+use tile::{BLOCK_TILES, LANE_BLOCK_TILES, LANE_TILES, SparseTile, TILES, TileFn};
 use widen::Widen;
 
 /// A kernel of the family.
@@ -58,6 +63,8 @@ pub struct Variant {
     pub isa: Isa,
     /// Weight dtype.
     weights: Weights,
+    /// Consecutive filters that share their channels: 1, or [`BLOCK`].
+    block: usize,
     /// Pixels per register.
     width: usize,
     kernel: TileFn,
@@ -66,22 +73,27 @@ pub struct Variant {
     gather: Gather,
 }
 
-/// The entries of the table, two per line, one for each weight dtype: whether they are built, instruction set, its module
-/// with the end of their names, pixels per register.
+/// The entries of the table, four per line, single weights and blocks of each weight dtype: whether they are built,
+/// instruction set, its module with the end of their names, pixels per register.
 macro_rules! variants {
     ($(#[cfg($built:meta)] $isa:ident $module:ident $width:literal;)*) => {
         &[$(
             #[cfg(any($built, feature = "foreign"))]
-            variants!($built, concat!("sparse_f16_", stringify!($module)), F16, $isa $module $width),
+            variants!($built, concat!("sparse_f16_", stringify!($module)), F16, 1, $isa $module $width),
             #[cfg(any($built, feature = "foreign"))]
-            variants!($built, concat!("sparse_f32_", stringify!($module)), F32, $isa $module $width),
+            variants!($built, concat!("sparse_f32_", stringify!($module)), F32, 1, $isa $module $width),
+            #[cfg(any($built, feature = "foreign"))]
+            variants!($built, concat!("sparse_4x1_f16_", stringify!($module)), F16, BLOCK, $isa $module $width),
+            #[cfg(any($built, feature = "foreign"))]
+            variants!($built, concat!("sparse_4x1_f32_", stringify!($module)), F32, BLOCK, $isa $module $width),
         )*]
     };
-    ($built:meta, $name:expr, $weights:ident, $isa:ident $module:ident $width:literal) => {
+    ($built:meta, $name:expr, $weights:ident, $block:expr, $isa:ident $module:ident $width:literal) => {
         Variant {
             name: $name,
             isa: Isa::$isa,
             weights: Weights::$weights,
+            block: $block,
             width: $width,
             #[cfg($built)]
             kernel: tile::$module,
@@ -104,7 +116,7 @@ macro_rules! variants {
 }
 
 /// Every variant of this build. With the feature `foreign` the table also has the variants of other architectures, for
-/// packing only. All of one weight dtype have the same packed layout.
+/// packing only. All of one weight dtype and block have the same packed layout.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     Avx512 avx512 16;
@@ -115,6 +127,9 @@ pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all())]
     Scalar scalar 8;
 };
+
+/// Filters of a block.
+pub const BLOCK: usize = 4;
 
 /// Most weights of a filter: their indices have 16 bits.
 const MAX_DEPTH: usize = 1 << 16;
@@ -146,14 +161,27 @@ fn takes(task: &Task<'_>) -> bool {
 }
 
 impl Variant {
-    /// Splits planes into the fastest tiles for filters of `weights` weights each.
+    /// The sizes of tiles: registers, and sets of sums.
+    fn tile_sizes(&self) -> &'static [(usize, usize)] {
+        match (self.block, self.isa) {
+            (1, Isa::Neon) => &LANE_TILES,
+            (1, _) => &TILES,
+            // Sums of four filters, their weights and some pixels are at most sixteen registers.
+            (_, Isa::Avx2) => &BLOCK_TILES[..2],
+            (_, Isa::Neon) => &LANE_BLOCK_TILES,
+            _ => &BLOCK_TILES,
+        }
+    }
+
+    /// Splits planes into the fastest tiles for groups of filters that share their channels, `weights` in each.
     #[inline(never)]
-    fn tiles(&self, plane: usize, depth: usize, filters: usize, weights: usize, scaled: bool) -> Tiles {
+    fn tiles(&self, plane: usize, depth: usize, groups: usize, weights: usize, scaled: bool) -> Tiles {
         let all = plane.div_ceil(self.width).max(1);
-        let fits = TILES.iter().filter(|(registers, _)| *registers <= all);
+        let fits = self.tile_sizes().iter().filter(|(registers, _)| *registers <= all);
+        let block = self.block as f64;
         let tiles = fits.map(|&(registers, sets)| {
             let count = all.div_ceil(registers);
-            let uses = filters as f64 * weights as f64;
+            let uses = groups as f64 * weights as f64;
             // In a plane that starts at an arbitrary address, every register spans two cache lines.
             let across = !plane.is_multiple_of(self.width);
             let pays = (across || count > 1) && uses >= WORTH_PACKING * depth as f64;
@@ -162,45 +190,64 @@ impl Variant {
             let bytes = registers * self.width * size_of::<f32>();
             // The share of pixels that do not stay in the first-level cache.
             let far = (1.0 - FIRST_LEVEL / (bytes as f64 * depth as f64)).max(0.0);
-            let step = (loads + 2.0).max(8.0 / sets as f64) + far * FAR * bytes as f64;
+            let products = registers as f64 * block;
+            let step = match self.block {
+                1 => (loads + 2.0).max(8.0 / sets as f64),
+                _ => products.max(loads + block).max(8.0 / sets as f64) + 1.0,
+            };
+            let step = step + far * FAR * bytes as f64;
             let packing = if packed { 3.0 * (registers * depth) as f64 } else { 0.0 };
             // A single pixel is multiplied one by one, and always stays in the cache; plain Rust also adds one by one.
-            let one_by_one = if self.isa == Isa::Scalar { 4.0 } else { 2.8 };
-            let (step, stored) = if plane == 1 { (one_by_one, 80.0) } else { (step, 2.0 * registers as f64 + 40.0) };
-            let filter = step * weights as f64 + stored;
-            Tiles { registers, count, packed, time: count as f64 * (filters as f64 * filter + packing) }
+            let one_by_one = match (self.isa, self.block) {
+                (Isa::Scalar, _) => 4.0 * block,
+                (_, 1) => 2.8,
+                _ => 4.0,
+            };
+            let (step, stored) = if plane == 1 { (one_by_one, 80.0) } else { (step, 2.0 * products + 40.0) };
+            let group = step * weights as f64 + stored;
+            Tiles { registers, count, packed, time: count as f64 * (groups as f64 * group + packing) }
         });
         tiles.min_by(|a, b| a.time.total_cmp(&b.time)).expect("a tile of one register")
     }
 
-    /// Bytes per weight, with its channel.
-    fn weight_size(&self) -> usize {
-        self.weights.size() + size_of::<u16>()
+    /// Bytes of the weights that share a channel, with the channel.
+    fn block_size(&self) -> usize {
+        self.block * self.weights.size() + size_of::<u16>()
     }
 
-    /// Size in bytes of packed weights with `nonzeros` nonzero weights.
-    fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize {
-        let ends = product(&[shape.out_c + 1, size_of::<u32>()]);
-        ends + product(&[nonzeros, self.weight_size()]).next_multiple_of(4)
+    /// Groups of filters that share their channels.
+    fn groups(&self, shape: &ConvShape) -> usize {
+        shape.out_c.div_ceil(self.block)
+    }
+
+    /// Weights that are stored.
+    fn stored(&self, task: &Task<'_>) -> usize {
+        if self.block == 1 { task.nonzeros } else { product(&[task.blocks, self.block]) }
+    }
+
+    /// Size in bytes of packed weights of which `stored` are stored.
+    fn packed_len(&self, shape: &ConvShape, stored: usize) -> usize {
+        let ends = product(&[self.groups(shape) + 1, size_of::<u32>()]);
+        ends + product(&[stored / self.block, self.block_size()]).next_multiple_of(4)
     }
 
     /// Time by the model of [`gemm`](crate::gemm): every weight requires loads of the weight, its channel index and the
     /// pixels of its plane. Weights in half precision are also widened for every tile, register by register: converted
     /// and stored.
     fn cost(&self, task: &Task<'_>) -> f64 {
-        let (shape, nonzeros) = (task.shape, task.nonzeros);
+        let (shape, stored, groups) = (task.shape, self.stored(task), self.groups(task.shape));
         let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, self.width));
         let (plane, count) = bands.as_ref().map_or((shape.in_h * shape.in_w, 1), |b| (b.pixels(), b.count()));
-        let tiles = self.tiles(plane, depth(shape), shape.out_c, nonzeros.div_ceil(shape.out_c.max(1)), task.scaled);
+        let tiles = self.tiles(plane, depth(shape), groups, (stored / self.block).div_ceil(groups.max(1)), task.scaled);
         // A gathered pixel is loaded and stored.
         let gathered = bands.map_or(0, |_| 3 * depth(shape) * plane.div_ceil(self.width));
         let widened = match self.weights {
             Weights::F32 => 0,
-            Weights::F16 => 2 * tiles.count * nonzeros.div_ceil(self.width),
+            Weights::F16 => 2 * tiles.count * stored.div_ceil(self.width),
         };
         let time = (tiles.time + (gathered + widened) as f64) * count as f64 * shape.batch as f64;
         // Weights that are used once arrive while others are multiplied.
-        if shape.pixels() == 1 { time.max(streamed(self.packed_len(shape, nonzeros))) } else { time }
+        if shape.pixels() == 1 { time.max(streamed(self.packed_len(shape, stored))) } else { time }
     }
 }
 
@@ -224,48 +271,61 @@ const WORTH_PACKING: f64 = 6.0;
 /// Packs the weights for a variant.
 ///
 /// # Panics
-/// If a length does not match the shape, or the number of nonzero weights does not fit in a `u32`.
+/// If a length does not match the shape, or the number of blocks does not fit in a `u32`.
 #[inline(never)]
 fn pack(v: &Variant, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let (depth, count) = (depth(shape), shape.out_c);
     assert!(fits(shape) && (shape.taps() == 1 || matches!(filters, Filters::Oihw(_))), "a sparse convolution");
     let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
     assert_eq!(weights.len(), product(&[depth, count]), "weight length");
-    let nonzeros = weights.iter().filter(|&&w| w != 0.0).count();
-    assert_eq!(to.len(), v.packed_len(shape, nonzeros), "the packed weights");
-    let (ends, rest) = to.split_at_mut((count + 1) * size_of::<u32>());
-    let (values, channels) = rest.split_at_mut(nonzeros * v.weights.size());
+    let weight = |filter: usize, channel: usize| match filters {
+        _ if filter >= count => 0.0,
+        Filters::Oihw(weights) => weights[filter * depth + channel],
+        Filters::Io(weights) => weights[channel * count + filter],
+    };
+    let block = |group: usize, channel: usize| {
+        (group * v.block..(group + 1) * v.block).map(move |filter| weight(filter, channel))
+    };
+    let is_stored = |group: usize, channel: usize| block(group, channel).any(|weight| weight != 0.0);
+    let groups = v.groups(shape);
+    let of_group = |group: usize| (0..depth).filter(|&channel| is_stored(group, channel)).count();
+    let blocks: usize = (0..groups).map(of_group).sum();
+    assert_eq!(to.len(), v.packed_len(shape, blocks * v.block), "the packed weights");
+    let (ends, rest) = to.split_at_mut((groups + 1) * size_of::<u32>());
+    let (values, channels) = rest.split_at_mut(blocks * v.block * v.weights.size());
     let (ends, channels): (&mut [u32], &mut [u16]) = (cast_slice_mut(ends), cast_slice_mut(channels));
     ends[0] = 0;
     // If the count of 16-bit elements is odd, one more index fills the last 32 bits.
-    channels[nonzeros..].fill(0);
+    channels[blocks..].fill(0);
     let mut at = 0;
-    for filter in 0..count {
-        for channel in 0..depth {
-            let weight = match filters {
-                Filters::Oihw(weights) => weights[filter * depth + channel],
-                Filters::Io(weights) => weights[channel * count + filter],
-            };
-            if weight != 0.0 {
+    for group in 0..groups {
+        for channel in (0..depth).filter(|&channel| is_stored(group, channel)) {
+            for (to, weight) in (at * v.block..).zip(block(group, channel)) {
                 match v.weights {
-                    Weights::F32 => cast_slice_mut(values)[at] = weight,
-                    Weights::F16 => cast_slice_mut(values)[at] = f16::from_f32(weight),
+                    Weights::F32 => cast_slice_mut(values)[to] = weight,
+                    Weights::F16 => cast_slice_mut(values)[to] = f16::from_f32(weight),
                 }
-                channels[at] = channel as u16;
-                at += 1;
             }
+            channels[at] = channel as u16;
+            at += 1;
         }
-        ends[filter + 1] = u32::try_from(at).expect("weights that a u32 counts");
+        ends[group + 1] = u32::try_from(at).expect("blocks that a u32 counts");
     }
 }
 
 /// Packed weights, split into their parts.
 #[derive(Clone, Copy)]
 pub(crate) struct SparseWeights<'a> {
-    /// The end of each filter's weights, preceded by a 0.
+    /// The end of each group's blocks, preceded by a 0.
     ends: &'a [u32],
+    /// Weights of the blocks.
     values: Packed<'a>,
+    /// One per block.
     channels: &'a [u16],
+    /// Filters of a group.
+    block: usize,
+    /// Filters of all groups.
+    filters: usize,
     /// Input channels, or the taps of all of them.
     depth: usize,
 }
@@ -273,48 +333,54 @@ pub(crate) struct SparseWeights<'a> {
 impl<'a> SparseWeights<'a> {
     /// `None` if there are too few bytes for the filters, or if their length does not match the ends.
     fn new(v: &Variant, shape: &ConvShape, packed: &'a [u8]) -> Option<Self> {
-        let (ends, rest) = packed.split_at_checked(shape.out_c.checked_add(1)?.checked_mul(size_of::<u32>())?)?;
+        let (ends, rest) = packed.split_at_checked(v.groups(shape).checked_add(1)?.checked_mul(size_of::<u32>())?)?;
         let ends: &[u32] = bytemuck::try_cast_slice(ends).ok()?;
         let count = usize::try_from(*ends.last()?).ok()?;
-        if rest.len() != count.checked_mul(v.weight_size())?.next_multiple_of(4) {
+        if rest.len() != count.checked_mul(v.block_size())?.next_multiple_of(4) {
             return None;
         }
-        let (values, channels) = rest.split_at(count * v.weights.size());
-        let channels = &cast_slice(channels)[..count];
-        Some(Self { ends, values: v.weights.read(values), channels, depth: depth(shape) })
+        let (values, channels) = rest.split_at(count * v.block * v.weights.size());
+        let (values, channels) = (v.weights.read(values), &cast_slice(channels)[..count]);
+        Some(Self { ends, values, channels, block: v.block, filters: shape.out_c, depth: depth(shape) })
     }
 
-    /// The positions of the weights of some filters.
-    fn range(&self, filters: &Range<usize>) -> Range<usize> {
-        self.ends[filters.start] as usize..self.ends[filters.end] as usize
+    /// The positions of the blocks of some groups.
+    fn range(&self, groups: &Range<usize>) -> Range<usize> {
+        self.ends[groups.start] as usize..self.ends[groups.end] as usize
     }
 
-    /// Whether every filter's range and channels are valid, and no filter has more weights than channels.
+    /// The filters of some groups.
+    fn filters_of(&self, groups: &Range<usize>) -> Range<usize> {
+        (groups.start * self.block).min(self.filters)..(groups.end * self.block).min(self.filters)
+    }
+
+    /// Whether every group's range and channels are valid, and no group has more blocks than channels.
     fn is_sound(&self) -> bool {
         let fits = |ends: &[u32]| ends[0] <= ends[1] && (ends[1] - ends[0]) as usize <= self.depth;
         self.ends.first() == Some(&0) && self.ends.windows(2).all(fits) && are_below(self.channels, self.depth)
     }
 }
 
-/// Some filters, whose weights are f32.
+/// Some groups of filters, whose weights are f32.
 struct FewFilters<'a> {
-    filters: Range<usize>,
+    groups: Range<usize>,
     all: SparseWeights<'a>,
-    /// Weights of these filters, or of all.
+    /// Weights of these groups, or of all.
     values: &'a [f32],
-    /// Position of the first of the values.
+    /// Position of the first block of the values.
     first: usize,
 }
 
 impl FewFilters<'_> {
-    /// Weights and channels of a filter.
+    /// Weights and channels of a group, and its filters. There are as many blocks as channels.
     ///
     /// # Panics
     /// If its weights are out of range.
     #[inline(always)]
-    fn of(&self, filter: usize) -> (&[f32], &[u16]) {
-        let range = self.all.range(&(filter..filter + 1));
-        (&self.values[range.start - self.first..range.end - self.first], &self.all.channels[range])
+    fn of<const B: usize>(&self, group: usize) -> (&[f32], &[u16], Range<usize>) {
+        let range = self.all.range(&(group..group + 1));
+        let values = &self.values[(range.start - self.first) * B..(range.end - self.first) * B];
+        (values, &self.all.channels[range], group * B..(group * B + B).min(self.all.filters))
     }
 }
 
@@ -330,13 +396,14 @@ fn are_below(channels: &[u16], bound: usize) -> bool {
 fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
     let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
     let plane = bands.as_ref().map_or(shape.in_h * shape.in_w, RowBands::pixels);
-    let largest = plane.div_ceil(v.width).min(TILES[TILES.len() - 1].0) * v.width;
+    let largest = plane.div_ceil(v.width).min(v.tile_sizes().last().map_or(1, |tile| tile.0)) * v.width;
     let packed = match plane {
         1 if scaled => depth(shape),
         _ if plane < v.width || v.isa == Isa::Scalar => 0,
         _ => product(&[depth(shape), largest]),
     };
-    let changed = if scaled || v.weights == Weights::F16 { product(&[at_once(depth(shape)), depth(shape)]) } else { 0 };
+    let changed =
+        if scaled || v.weights == Weights::F16 { product(&[at_once(depth(shape)), depth(shape), v.block]) } else { 0 };
     [packed, changed, bands.map_or(0, |bands| bands.scratch_len())].map(|len| len.next_multiple_of(LINE))
 }
 
@@ -357,13 +424,13 @@ struct Sparse<'a> {
 fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
     let Sparse { shape, input, weights, out, epilogue, scale } = args;
     assert!(are_below(weights.channels, weights.depth), "channels of the input");
-    let (plane, filters) = (shape.in_h * shape.in_w, shape.out_c);
+    let (plane, groups) = (shape.in_h * shape.in_w, v.groups(shape));
     let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
     let work = product(&[weights.values.len(), shape.out_h, shape.out_w]);
-    // Threads share the filters, or the bands if pixels are gathered.
+    // Threads share the groups of filters, or the bands if pixels are gathered.
     let blocks = match (&bands, pool.threads()) {
         (Some(bands), _) => bands.count(),
-        (None, threads) if threads > 1 && work >= WINDOWS_WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
+        (None, threads) if threads > 1 && work >= WINDOWS_WORTH_SHARING => groups.min(threads * UNITS_PER_THREAD),
         _ => 1,
     };
     let (in_registers, rest) = epilogue.parts();
@@ -378,8 +445,8 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
         let (packed, slot) = slot.split_at_mut(parts[0]);
         let (changed, gathered) = slot.split_at_mut(parts[1]);
         let scale = scale.map(|scale| &scale[image * shape.in_c..][..shape.in_c]);
-        let mut pixels = PixelBlock { input, plane, count: plane, scale, first: image * filters * out.plane };
-        let mut block = filters * block / blocks..filters * (block + 1) / blocks;
+        let mut pixels = PixelBlock { input, plane, count: plane, scale, first: image * shape.out_c * out.plane };
+        let mut block = groups * block / blocks..groups * (block + 1) / blocks;
         if let Some(bands) = &bands {
             let rows = bands.rows(task % blocks);
             pixels.first += rows.start * shape.out_w;
@@ -388,7 +455,7 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
             // space for them.
             pixels.input = unsafe { (v.gather)(bands, shape, input, rows, gathered) };
             pixels.plane = pixels.count;
-            block = 0..filters;
+            block = 0..groups;
         }
         // SAFETY: the CPU has the instructions; the input has `count` pixels of every channel; the output has every
         // filter's, and no other task writes them.
@@ -432,7 +499,7 @@ struct PlaneOutput<'a> {
 }
 
 impl Variant {
-    /// Computes some filters. The scratch is for the pixels under a tile, and for the weights of a filter if they are
+    /// Computes some groups of filters. The scratch is for the pixels under a tile, and for the weights of a filter if they are
     /// widened or scaled.
     ///
     /// # Safety
@@ -442,14 +509,14 @@ impl Variant {
         &self,
         weights: SparseWeights<'_>,
         on: &PixelBlock<'_>,
-        filters: Range<usize>,
+        groups: Range<usize>,
         out: &PlaneOutput<'_>,
         (packed, changed): (&mut [f32], &mut [f32]),
         pool: &Pool,
     ) {
         let pace = Pace::of(pool);
         let all = weights.ends.len() - 1;
-        let tiles = self.tiles(on.count, weights.depth, all, weights.values.len() / all, on.scale.is_some());
+        let tiles = self.tiles(on.count, weights.depth, all, weights.channels.len() / all, on.scale.is_some());
         let whole = tiles.registers * self.width;
         let pixels = whole.min(on.count);
         let at_once = at_once(weights.depth);
@@ -468,9 +535,9 @@ impl Variant {
                 dispatch(self.isa, pack);
                 (input, plane, last) = (to, whole, whole - self.width);
             }
-            for start in filters.clone().step_by(at_once) {
-                let some = start..filters.end.min(start + at_once);
-                if pace.stops(weights.range(&some).len() * pixels.max(8) / 8 + 16 * at_once) {
+            for start in groups.clone().step_by(at_once) {
+                let some = start..groups.end.min(start + at_once);
+                if pace.stops(self.block * (weights.range(&some).len() * pixels.max(8) / 8 + 16 * at_once)) {
                     return;
                 }
                 let tile = SparseTile {
@@ -488,7 +555,7 @@ impl Variant {
                 // tile's pixels starting at `first`.
                 unsafe { (self.kernel)(&tile, tiles.registers) };
                 let Some(rest) = &out.rest else { continue };
-                for filter in some {
+                for filter in weights.filters_of(&some) {
                     let at = on.first + filter * out.plane + first;
                     let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
                     // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice were
@@ -499,35 +566,38 @@ impl Variant {
         }
     }
 
-    /// Some filters' weights as f32: widened and scaled in `space` if they are not.
+    /// The weights of some groups as f32: widened and scaled in `space` if they are not.
     fn few<'a>(
         &self,
         all: SparseWeights<'a>,
-        filters: Range<usize>,
+        groups: Range<usize>,
         scale: Option<&[f32]>,
         space: &'a mut [f32],
     ) -> FewFilters<'a> {
-        let range = all.range(&filters);
+        let range = all.range(&groups);
         let (values, first) = match (all.values, scale) {
             (Packed::F32(values), None) => (values, 0),
             (values, scale) => {
-                let (to, first) = (&mut space[..range.len()], range.start);
+                let (to, first) = (&mut space[..range.len() * self.block], range.start);
                 let channels = &all.channels[range.clone()];
+                let range = range.start * self.block..range.end * self.block;
                 match values {
                     Packed::F32(values) => to.copy_from_slice(&values[range]),
                     // SAFETY: this CPU has the instruction set: the entry point has checked it.
                     Packed::F16(values) => unsafe { (self.widen)(&values[range], to) },
                 }
                 if let Some(scale) = scale {
-                    to.iter_mut().zip(channels).for_each(|(to, &channel)| *to *= scale[usize::from(channel)]);
+                    for (to, &channel) in to.chunks_exact_mut(self.block).zip(channels) {
+                        to.iter_mut().for_each(|to| *to *= scale[usize::from(channel)]);
+                    }
                 }
                 (&*to, first)
             }
         };
-        FewFilters { filters, all, values, first }
+        FewFilters { groups, all, values, first }
     }
 
-    /// Computes some filters of a single pixel. The scratch is for the scaled pixel, and for widened weights.
+    /// Computes some groups of filters of a single pixel. The scratch is for the scaled pixel, and for widened weights.
     ///
     /// # Safety
     /// As for [`filters`](Self::filters); the output of each image has one element per filter.
@@ -535,7 +605,7 @@ impl Variant {
         &self,
         weights: SparseWeights<'_>,
         on: &PixelBlock<'_>,
-        filters: Range<usize>,
+        groups: Range<usize>,
         (out, bias, rest): (*mut f32, Option<&[f32]>, Option<&Rest<'_>>),
         (scaled, widened): (&mut [f32], &mut [f32]),
         pool: &Pool,
@@ -549,9 +619,9 @@ impl Variant {
         }
         assert!(input.len() == weights.depth, "one pixel");
         let at_once = at_once(weights.depth);
-        for start in filters.clone().step_by(at_once) {
-            let some = start..filters.end.min(start + at_once);
-            if pace.stops(weights.range(&some).len() + 16 * at_once) {
+        for start in groups.clone().step_by(at_once) {
+            let some = start..groups.end.min(start + at_once);
+            if pace.stops(self.block * (weights.range(&some).len() + 16 * at_once)) {
                 return;
             }
             let weights = self.few(weights, some, None, widened);
@@ -560,6 +630,7 @@ impl Variant {
             unsafe { (self.row)(&row) };
         }
         if let Some(rest) = rest {
+            let filters = weights.filters_of(&groups);
             let columns = filters.len();
             let stored = Stored { out, at: on.first + filters.start, ldc: columns, rows: 1, columns };
             // SAFETY: the output has these filters, which were computed above.
@@ -568,7 +639,7 @@ impl Variant {
     }
 }
 
-/// Filters of this many weights that are computed before the thread may ask whether to stop.
+/// Groups of filters of this many channels that are computed before the thread may ask whether to stop.
 fn at_once(depth: usize) -> usize {
     if depth > 1 << 12 { 1 } else { 16 }
 }

@@ -3,7 +3,7 @@
 //! A filter has few weights, so that the time is in what surrounds their sum: one call computes several filters, and the
 //! epilogue is applied afterwards to all of them at once.
 
-use super::FewFilters;
+use super::{BLOCK, FewFilters};
 
 /// The arguments of a kernel.
 pub(super) struct SparseRow<'a> {
@@ -30,38 +30,63 @@ pub(super) type RowFn = unsafe fn(&SparseRow<'_>);
 /// As for [`RowFn`].
 #[inline(always)]
 unsafe fn filters(row: &SparseRow<'_>) {
-    for filter in row.weights.filters.clone() {
-        let (values, channels) = row.weights.of(filter);
-        let bias = row.bias.map_or(0.0, |bias| bias[filter]);
+    // SAFETY: guaranteed by the caller.
+    unsafe { if row.weights.all.block == 1 { groups::<1, 8>(row) } else { groups::<BLOCK, 4>(row) } }
+}
+
+/// Computes groups of `B` filters, with `S` sets of sums that successive blocks use alternately, so that no multiply-add
+/// waits for the previous one.
+///
+/// # Safety
+/// As for [`RowFn`]; groups have `B` filters.
+#[inline(always)]
+unsafe fn groups<const B: usize, const S: usize>(row: &SparseRow<'_>) {
+    for group in row.weights.groups.clone() {
+        let (values, channels, filters) = row.weights.of::<B>(group);
         // SAFETY: guaranteed by the caller.
-        unsafe { *row.out.add(filter) = sum(values, channels, row.input) + bias };
+        let sums = unsafe { sums::<B, S>(values.as_chunks().0, channels, row.input) };
+        for (filter, sum) in filters.zip(sums) {
+            let bias = row.bias.map_or(0.0, |bias| bias[filter]);
+            // SAFETY: guaranteed by the caller.
+            unsafe { *row.out.add(filter) = sum + bias };
+        }
     }
 }
 
-/// Sums that successive weights use alternately, so that no multiply-add waits for the previous one.
-const SUMS: usize = 8;
-
-/// The sum of the products of weights and their channels' elements.
+/// The sums of the products of blocks and their channels' elements.
 ///
 /// # Safety
 /// The channels are elements of the input.
 #[inline(always)]
-unsafe fn sum(values: &[f32], channels: &[u16], input: &[f32]) -> f32 {
-    // SAFETY: guaranteed by the caller.
-    let element = |channel: u16| unsafe { *input.get_unchecked(usize::from(channel)) };
-    let mut sums = [0.0f32; SUMS];
-    let (whole, last) = (values.chunks_exact(SUMS), channels.chunks_exact(SUMS));
-    let (values, channels) = (whole.remainder(), last.remainder());
-    for (values, channels) in whole.zip(last) {
-        for ((sum, &value), &channel) in sums.iter_mut().zip(values).zip(channels) {
-            *sum = element(channel).mul_add(value, *sum);
+unsafe fn sums<const B: usize, const S: usize>(blocks: &[[f32; B]], channels: &[u16], input: &[f32]) -> [f32; B] {
+    let mut sums = [[0.0f32; B]; S];
+    let add = |sums: &mut [f32; B], block: &[f32; B], channel: u16| {
+        // SAFETY: guaranteed by the caller.
+        let element = unsafe { *input.get_unchecked(usize::from(channel)) };
+        for (sum, &weight) in sums.iter_mut().zip(block) {
+            *sum = element.mul_add(weight, *sum);
+        }
+    };
+    let (whole, last) = (blocks.chunks_exact(S), channels.chunks_exact(S));
+    let rest = whole.remainder().iter().zip(last.remainder());
+    for (blocks, channels) in whole.zip(last) {
+        for ((sums, block), &channel) in sums.iter_mut().zip(blocks).zip(channels) {
+            add(sums, block, channel);
         }
     }
-    for ((sum, &value), &channel) in sums.iter_mut().zip(values).zip(channels) {
-        *sum = element(channel).mul_add(value, *sum);
+    for (sums, (block, &channel)) in sums.iter_mut().zip(rest) {
+        add(sums, block, channel);
     }
-    let [a, b, c, d, e, f, g, h] = sums;
-    ((a + b) + (c + d)) + ((e + f) + (g + h))
+    // In pairs.
+    let mut count = S;
+    while count > 1 {
+        for at in 0..count / 2 {
+            let (even, odd) = (sums[2 * at], sums[2 * at + 1]);
+            sums[at] = std::array::from_fn(|b| even[b] + odd[b]);
+        }
+        count /= 2;
+    }
+    sums[0]
 }
 
 /// # Safety
@@ -94,11 +119,6 @@ pub(super) unsafe fn neon(row: &SparseRow<'_>) {
 /// # Safety
 /// As for [`RowFn`].
 pub(super) unsafe fn scalar(row: &SparseRow<'_>) {
-    for filter in row.weights.filters.clone() {
-        let (values, channels) = row.weights.of(filter);
-        let products = values.iter().zip(channels).map(|(value, &channel)| value * row.input[usize::from(channel)]);
-        let sum = row.bias.map_or(0.0, |bias| bias[filter]) + products.sum::<f32>();
-        // SAFETY: guaranteed by the caller.
-        unsafe { *row.out.add(filter) = sum };
-    }
+    // SAFETY: guaranteed by the caller.
+    unsafe { filters(row) }
 }

@@ -30,9 +30,20 @@ fn innermost(planes: &[f32], pixels: usize, channels: usize) -> Vec<f32> {
     (0..planes.len()).map(at).collect()
 }
 
+/// Weights that a variant stores.
+fn stored(v: &Variant, shape: &ConvShape, filters: Filters<'_>) -> usize {
+    let (depth, count) = (depth(shape), shape.out_c);
+    let weight = |filter: usize, channel: usize| match filters {
+        Filters::Oihw(w) => w[filter * depth + channel],
+        Filters::Io(w) => w[channel * count + filter],
+    };
+    let any = |group: usize, channel: usize| (group..count.min(group + v.block)).any(|f| weight(f, channel) != 0.0);
+    let groups = (0..count).step_by(v.block);
+    v.block * groups.map(|group| (0..depth).filter(|&channel| any(group, channel)).count()).sum::<usize>()
+}
+
 fn packed(v: &Variant, shape: &ConvShape, filters: Filters<'_>, edge: Edge) -> Guarded<f32> {
-    let (Filters::Oihw(w) | Filters::Io(w)) = filters;
-    let len = v.packed_len(shape, w.iter().filter(|&&w| w != 0.0).count());
+    let len = v.packed_len(shape, stored(v, shape, filters));
     let mut packed = Guarded::new(&vec![f32::NAN; len / 4], edge);
     pack(v, shape, filters, cast_slice_mut(&mut packed));
     packed
@@ -97,6 +108,21 @@ fn whole_planes_follow_the_definition() {
     }
 }
 
+/// Weights pruned in blocks are stored with one channel for four, and the last filters may be fewer than a block.
+#[test]
+fn blocks_share_their_channels() {
+    for (out_c, blocks) in [(8, 2), (10, 3), (3, 1)] {
+        let shape = ConvShape::matrix(1, 20, out_c);
+        let w: Vec<f32> = (0..20 * out_c).map(|i| if i % 20 == 7 { 0.5 } else { 0.0 }).collect();
+        for v in VARIANTS.iter().filter(|v| v.block == BLOCK) {
+            let bytes = 4 * (blocks + 1) + (blocks * (BLOCK * v.weights.size() + 2)).next_multiple_of(4);
+            assert_eq!(size_of_val(&*packed(v, &shape, Filters::Oihw(&w), Edge::End)), bytes, "{}", v.name);
+            let task = Task { nonzeros: out_c, blocks, ..Task::new(&shape) };
+            assert_eq!(v.packed_len(&shape, v.stored(&task)), bytes);
+        }
+    }
+}
+
 #[test]
 fn both_weight_layouts_pack_to_the_same_bytes() {
     let shape = ConvShape::matrix(1, 19, 23);
@@ -114,7 +140,6 @@ fn both_weight_layouts_pack_to_the_same_bytes() {
 fn inconsistent_packed_weights_are_detected() {
     let shape = ConvShape::matrix(1, 10, 3);
     let w = weights(1, 30, 128);
-    let count = w.iter().filter(|&&w| w != 0.0).count();
     let aligned = |bytes: &[u8]| crate::arena::AlignedVec::from_slice(bytes);
     for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
         let whole: Vec<u8> = cast_slice(&packed(v, &shape, Filters::Oihw(&w), Edge::End)).to_vec();
@@ -126,8 +151,10 @@ fn inconsistent_packed_weights_are_detected() {
         };
         // A channel past the last, decreasing ends, a first end that is not 0, a last end past the weights, and too few
         // bytes.
-        let channel = 16 + count * v.weights.size();
-        for bytes in [with(channel, 10), with(4, 200), with(0, 1), with(12, 200), aligned(&whole[..whole.len() - 4])] {
+        let ends = 4 * (v.groups(&shape) + 1);
+        let channel = ends + stored(v, &shape, Filters::Oihw(&w)) * v.weights.size();
+        let few = aligned(&whole[..whole.len() - 4]);
+        for bytes in [with(channel, 10), with(4, 200), with(0, 1), with(ends - 4, 200), few] {
             assert!(!v.reads(&shape, &bytes));
             let run = || {
                 let (out, epilogue) = (&mut [0.0; 3], Epilogue::NONE);

@@ -11,7 +11,7 @@
 //! cost of arriving in either layout.
 
 use skipstone_kernels::Isa;
-use skipstone_kernels::conv::{self, FLOATS, Images, Task};
+use skipstone_kernels::conv::{self, FLOATS, Filters, Images, Task};
 use skipstone_kernels::pool::PoolFn;
 
 use super::super::super::{Graph, Node, ValueId};
@@ -117,7 +117,8 @@ impl Forms {
         let weights = node.inputs.get(Conv::WEIGHTS).and_then(|&id| graph.constant(id));
         let task = Task { constant: weights.is_some(), scaled: conv.roles.has(Role::Scale), ..Task::new(&shape) };
         let all = task.nonzeros;
-        let task = weights.and_then(|weights| Nonzeros::of(weights)).map_or(task, |nonzeros| nonzeros.task(task));
+        let counted = weights.and_then(|weights| Some((weights, Nonzeros::of(weights)?)));
+        let task = counted.map_or(task, |(weights, count)| count.task(task, weights, |w| Filters::Oihw(w)));
         let cost = |images| cheapest(isa, &Task { images, ..task });
         let is_stem = weights.is_some() && Stem::of(conv, facts).is_some();
         let nhwc = cost(if is_stem { Images::NchwToNhwc } else { Images::Nhwc });
