@@ -67,7 +67,7 @@ pub(super) fn plan(cx: &PlanContext<'_>, conv: &Conv, shape: &ConvShape) -> Resu
     let mut kernels = candidates(FLOATS, cx.isa, &task);
     for (kernel, cost) in &mut kernels {
         let registers = kernel.packed_len(&usual, 0) / size_of::<f32>() / lanes(cx.isa);
-        *cost += COPY * registers as f64;
+        *cost += copy(cx.isa) * registers as f64;
     }
     let dense = dense(cx, shape);
     let of = |kernel: &dyn FloatKernel, name: fn(&dyn FloatKernel) -> &'static str| match dense {
@@ -115,7 +115,9 @@ fn dense(cx: &PlanContext<'_>, shape: &ConvShape) -> Option<&'static dyn FloatKe
 }
 
 /// Multiply-adds of a register in the time of copying a register of weights.
-const COPY: f64 = 8.0;
+fn copy(isa: Isa) -> f64 {
+    if isa.has_half_rate() { 4.0 } else { 8.0 }
+}
 
 fn lanes(isa: Isa) -> usize {
     match isa {
