@@ -377,10 +377,11 @@ impl FewFilters<'_> {
     /// # Panics
     /// If its weights are out of range.
     #[inline(always)]
-    fn of<const B: usize>(&self, group: usize) -> (&[f32], &[u16], Range<usize>) {
-        let range = self.all.range(&(group..group + 1));
-        let values = &self.values[(range.start - self.first) * B..(range.end - self.first) * B];
-        (values, &self.all.channels[range], group * B..(group * B + B).min(self.all.filters))
+    fn of(&self, group: usize) -> (&[f32], &[u16], Range<usize>) {
+        let (block, groups) = (self.all.block, group..group + 1);
+        let range = self.all.range(&groups);
+        let values = &self.values[(range.start - self.first) * block..(range.end - self.first) * block];
+        (values, &self.all.channels[range], self.all.filters_of(&groups))
     }
 }
 

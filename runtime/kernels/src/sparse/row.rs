@@ -42,7 +42,7 @@ unsafe fn filters(row: &SparseRow<'_>) {
 #[inline(always)]
 unsafe fn groups<const B: usize, const S: usize>(row: &SparseRow<'_>) {
     for group in row.weights.groups.clone() {
-        let (values, channels, filters) = row.weights.of::<B>(group);
+        let (values, channels, filters) = row.weights.of(group);
         // SAFETY: guaranteed by the caller.
         let sums = unsafe { sums::<B, S>(values.as_chunks().0, channels, row.input) };
         for (filter, sum) in filters.zip(sums) {
@@ -119,6 +119,13 @@ pub(super) unsafe fn neon(row: &SparseRow<'_>) {
 /// # Safety
 /// As for [`RowFn`].
 pub(super) unsafe fn scalar(row: &SparseRow<'_>) {
-    // SAFETY: guaranteed by the caller.
-    unsafe { filters(row) }
+    for group in row.weights.groups.clone() {
+        let (values, channels, filters) = row.weights.of(group);
+        for (at, filter) in filters.enumerate() {
+            let products = values.iter().skip(at).step_by(row.weights.all.block).zip(channels);
+            let sum = products.map(|(w, &channel)| w * row.input[usize::from(channel)]).sum::<f32>();
+            // SAFETY: guaranteed by the caller.
+            unsafe { *row.out.add(filter) = row.bias.map_or(0.0, |bias| bias[filter]) + sum };
+        }
+    }
 }

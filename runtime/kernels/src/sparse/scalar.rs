@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::BLOCK;
 use super::gather::RowBands;
 use super::tile::SparseTile;
 use crate::activation::{Activation, scalar::apply};
@@ -12,24 +11,17 @@ use crate::epilogue::InRegisters;
 /// # Safety
 /// As for [`TileFn`](super::tile::TileFn).
 pub(super) unsafe fn rows(tile: &SparseTile<'_>, _registers: usize) {
-    // SAFETY: guaranteed by the caller.
-    unsafe { if tile.weights.all.block == 1 { groups::<1>(tile) } else { groups::<BLOCK>(tile) } }
-}
-
-/// # Safety
-/// As for [`rows`]; groups have `B` filters.
-unsafe fn groups<const B: usize>(tile: &SparseTile<'_>) {
     let activation = match tile.in_registers {
         InRegisters::Clamp(min, max) => Activation::Clip { min, max },
         InRegisters::HardSwish => Activation::HardSwish,
         InRegisters::Later => Activation::None,
     };
     for group in tile.weights.groups.clone() {
-        let (values, channels, filters) = tile.weights.of::<B>(group);
+        let (values, channels, filters) = tile.weights.of(group);
         for (at, filter) in filters.enumerate() {
             let bias = tile.bias.map_or(0.0, |bias| bias[filter]);
             for pixel in 0..tile.pixels {
-                let products = values.iter().skip(at).step_by(B).zip(channels);
+                let products = values.iter().skip(at).step_by(tile.weights.all.block).zip(channels);
                 let sum: f32 =
                     products.map(|(w, &channel)| w * tile.input[usize::from(channel) * tile.plane + pixel]).sum();
                 // SAFETY: the output has the tile's pixels of every filter.

@@ -79,7 +79,7 @@ unsafe fn run<L: Lanes>(tile: &SparseTile<'_>, registers: usize) {
 #[inline(always)]
 unsafe fn sums<L: Lanes, const B: usize, const T: usize, const S: usize>(tile: &SparseTile<'_>) {
     for group in tile.weights.groups.clone() {
-        let (values, channels, filters) = tile.weights.of::<B>(group);
+        let (values, channels, filters) = tile.weights.of(group);
         let (weights, count) = ((values.as_ptr(), channels.as_ptr()), channels.len());
         let bias = |filter: usize| tile.bias.and_then(|bias| bias.get(filter)).map_or(0.0, |&bias| bias);
         // SAFETY: guaranteed by the caller; there are as many blocks as `step` is called for.
