@@ -187,6 +187,7 @@ unsafe fn step<L: Lanes, const B: usize, const T: usize>(
         let pixels = tile.input.as_ptr().add(usize::from(*channels.add(at)) * tile.plane);
         if L::BY_LANE && B == 4 {
             let weights: [f32; 4] = values.add(at * B).cast::<[f32; 4]>().read();
+            #[expect(clippy::needless_range_loop, reason = "one register of every filter")]
             for t in 0..T {
                 let x = match tile.pixels {
                     pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),
@@ -200,7 +201,6 @@ unsafe fn step<L: Lanes, const B: usize, const T: usize>(
             return;
         }
         let weights: [L; B] = std::array::from_fn(|b| L::splat(*values.add(at * B + b)));
-        #[expect(clippy::needless_range_loop, reason = "one register of every filter")]
         for t in 0..T {
             let x = match tile.pixels {
                 pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),
