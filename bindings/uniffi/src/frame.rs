@@ -1,6 +1,6 @@
 //! Camera frames by address, as Kotlin and Swift describe them.
 
-use skipstone::vision::{self, ColorOrder, Pixels, Plane, Rotation, YuvMatrix, YuvRange};
+use skipstone::vision::{self, ColorOrder, Pixels, Plane, Rotation, YuvFormat, YuvMatrix, YuvRange};
 
 use crate::address;
 use crate::error::{Result, SkipstoneError};
@@ -20,6 +20,34 @@ pub enum FrameFormat {
     Rgb,
     /// One grayscale plane.
     Gray,
+    /// Three planes like `Yuv420`, U and V with all rows and half of the columns (4:2:2).
+    Yuv422,
+    /// Three planes like `Yuv420`, of 10 bits: the upper ones of two bytes, the lower byte first.
+    P010,
+    /// Three planes like `Yuv422`, of 10 bits stored as in `P010`.
+    P210,
+}
+
+impl FrameFormat {
+    fn yuv(self) -> Option<YuvFormat> {
+        match self {
+            Self::Yuv420 => Some(YuvFormat::Yuv420),
+            Self::Yuv422 => Some(YuvFormat::Yuv422),
+            Self::P010 => Some(YuvFormat::P010),
+            Self::P210 => Some(YuvFormat::P210),
+            Self::Rgba | Self::Bgra | Self::Rgb | Self::Gray => None,
+        }
+    }
+
+    fn color(self) -> Option<ColorOrder> {
+        match self {
+            Self::Rgba => Some(ColorOrder::Rgba),
+            Self::Bgra => Some(ColorOrder::Bgra),
+            Self::Rgb => Some(ColorOrder::Rgb),
+            Self::Gray => Some(ColorOrder::Gray),
+            Self::Yuv420 | Self::Yuv422 | Self::P010 | Self::P210 => None,
+        }
+    }
 }
 
 /// The color standard of a YUV frame.
@@ -34,13 +62,13 @@ pub enum FrameMatrix {
     Bt2020,
 }
 
-/// The range of byte values in a YUV frame.
+/// The range of values in a YUV frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
 pub enum FrameRange {
-    /// All 256.
+    /// All 256, or all 1024 of 10 bits.
     Full,
-    /// 16 to 235; for chroma, 16 to 240.
+    /// 16 to 235; for chroma, 16 to 240. Of 10 bits, four times that.
     Video,
 }
 
@@ -108,8 +136,9 @@ impl FrameAddress {
     /// # Safety
     /// As for [`address::borrow`], for each plane.
     pub(crate) unsafe fn borrow<'a>(&self) -> Result<vision::Frame<'a>> {
-        let pixels = match (self.format, self.planes.as_slice()) {
-            (FrameFormat::Yuv420, [y, u, v]) => Pixels::Yuv {
+        let pixels = match (self.format.yuv(), self.format.color(), self.planes.as_slice()) {
+            (Some(format), _, [y, u, v]) => Pixels::Yuv {
+                format,
                 // SAFETY: the caller's promise is passed on.
                 y: unsafe { plane(y) }?,
                 // SAFETY: the caller's promise is passed on.
@@ -127,14 +156,8 @@ impl FrameAddress {
                 },
             },
             // SAFETY: the caller's promise is passed on.
-            (FrameFormat::Rgba, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Rgba },
-            // SAFETY: the caller's promise is passed on.
-            (FrameFormat::Bgra, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Bgra },
-            // SAFETY: the caller's promise is passed on.
-            (FrameFormat::Rgb, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Rgb },
-            // SAFETY: the caller's promise is passed on.
-            (FrameFormat::Gray, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Gray },
-            (_, planes) => {
+            (_, Some(order), [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order },
+            (_, _, planes) => {
                 let message = format!("a frame of this format does not have {} planes", planes.len());
                 return Err(SkipstoneError::Frame { code: "frame".into(), message });
             }

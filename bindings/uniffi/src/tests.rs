@@ -131,35 +131,45 @@ fn colors_of_every_matrix_and_range_are_those_of_the_standards() {
     let classifier = Classifier::with(brightest_channel(), raw).unwrap();
     let normalization = classifier.info().normalization;
     let yuv = [120u8, 110, 150];
-    let samples = yuv.map(|value| vec![value; SIDE * SIDE]);
-    let plane = |bytes: &Vec<u8>| PlaneAddress {
+    let plane = |bytes: &Vec<u8>, pixel_stride| PlaneAddress {
         address: bytes.as_ptr() as u64,
         length: bytes.len() as u64,
-        row_stride: SIDE as u32,
-        pixel_stride: 1,
+        row_stride: SIDE as u32 * pixel_stride,
+        pixel_stride,
     };
+    // The same values of 8 bits, and of 10 in the upper bits of two bytes.
+    let formats = [
+        (FrameFormat::Yuv420, yuv.map(|value| vec![value; SIDE * SIDE]), 1, 255.0),
+        (FrameFormat::Yuv422, yuv.map(|value| vec![value; SIDE * SIDE]), 1, 255.0),
+        (FrameFormat::P010, yuv.map(|value| [0, value].repeat(SIDE * SIDE)), 2, 1023.0 / 4.0),
+        (FrameFormat::P210, yuv.map(|value| [0, value].repeat(SIDE * SIDE)), 2, 1023.0 / 4.0),
+    ];
     for (matrix, kr, kb) in [
         (FrameMatrix::Bt601, 0.299, 0.114),
         (FrameMatrix::Bt709, 0.2126, 0.0722),
         (FrameMatrix::Bt2020, 0.2627, 0.0593),
     ] {
-        for (range, black, luma, chroma) in
-            [(FrameRange::Full, 0.0, 1.0, 1.0), (FrameRange::Video, 16.0, 255.0 / 219.0, 255.0 / 224.0)]
+        for (range, (format, samples, stride, white)) in
+            [FrameRange::Full, FrameRange::Video].into_iter().flat_map(|range| formats.each_ref().map(|it| (range, it)))
         {
+            let (black, luma, chroma) = match range {
+                FrameRange::Full => (0.0, 255.0 / white, 255.0 / white),
+                FrameRange::Video => (16.0, 255.0 / 219.0, 255.0 / 224.0),
+            };
             let [y, u, v] = yuv.map(f64::from);
             let (y, u, v) = ((y - black) * luma, (u - 128.0) * chroma, (v - 128.0) * chroma);
             let (red, blue) = (y + 2.0 * (1.0 - kr) * v, y + 2.0 * (1.0 - kb) * u);
             let want = [red, (y - kr * red - kb * blue) / (1.0 - kr - kb), blue];
-            let planes = samples.iter().map(plane).collect();
-            let frame =
-                FrameAddress { format: FrameFormat::Yuv420, planes, matrix, range, ..Picture(Vec::new()).frame() };
+            let planes = samples.iter().map(|bytes| plane(bytes, *stride)).collect();
+            let frame = FrameAddress { format: *format, planes, matrix, range, ..Picture(Vec::new()).frame() };
             for found in classifier.classify_frame_at(frame, 3).unwrap().predictions {
                 let channel = found.index as usize;
                 let (mean, std) = (f64::from(normalization.mean[channel]), f64::from(normalization.std[channel]));
                 let want = ((want[channel] / 255.0 - mean) / std).sin();
                 // A fifth of a level.
                 let error = (f64::from(found.score) - want).abs();
-                assert!(error <= 0.2 / 255.0 / std, "{matrix:?} {range:?} {channel}: {} {want}", found.score);
+                let which = format!("{format:?} {matrix:?} {range:?} {channel}");
+                assert!(error <= 0.2 / 255.0 / std, "{which}: {} {want}", found.score);
             }
         }
     }

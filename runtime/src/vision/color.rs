@@ -1,6 +1,6 @@
 //! From luma and chroma to RGB, and from RGB to the model's input, as one affine map.
 
-use skipstone_kernels::frame::Color;
+use skipstone_kernels::frame::{Color, SampleWidth};
 
 /// The luma weights with which the frame was made from RGB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -14,13 +14,50 @@ pub enum YuvMatrix {
     Bt2020,
 }
 
+/// How luma and chroma are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum YuvFormat {
+    /// One byte per sample, and chroma for blocks of 2x2 pixels (4:2:0).
+    #[default]
+    Yuv420,
+    /// One byte per sample, and chroma for pairs of pixels of a row (4:2:2).
+    Yuv422,
+    /// Like [`Yuv420`](Self::Yuv420) with 10 bits per sample: the upper ones of two bytes, the lower byte first.
+    P010,
+    /// Like [`Yuv422`](Self::Yuv422) with 10 bits per sample, stored as in [`P010`](Self::P010).
+    P210,
+}
+
+impl YuvFormat {
+    /// Whether a row of chroma stands for two rows of pixels.
+    pub(super) fn halves_rows(self) -> bool {
+        matches!(self, Self::Yuv420 | Self::P010)
+    }
+
+    /// The bytes of a sample.
+    pub(super) fn sample(self) -> SampleWidth {
+        match self {
+            Self::Yuv420 | Self::Yuv422 => SampleWidth::Byte,
+            Self::P010 | Self::P210 => SampleWidth::Word,
+        }
+    }
+
+    /// The level of the largest code, in units of the first byte.
+    fn largest(self) -> f64 {
+        match self.sample() {
+            SampleWidth::Byte => 255.0,
+            SampleWidth::Word => 1023.0 / 4.0,
+        }
+    }
+}
+
 /// The values of black and white.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum YuvRange {
-    /// 0 and 255, as in JPEG; chroma 0 to 255 around 128.
+    /// 0 and 255, as in JPEG; chroma 0 to 255 around 128. Of 10 bits, 0 and 1023; chroma 0 to 1023 around 512.
     #[default]
     Full,
-    /// 16 and 235, as in video; chroma 16 to 240 around 128.
+    /// 16 and 235, as in video; chroma 16 to 240 around 128. Of 10 bits, four times that.
     Video,
 }
 
@@ -31,14 +68,15 @@ pub(crate) const BRIGHTNESS: [f64; 3] = [0.299, 0.587, 0.114];
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SampleKind {
     /// Luma, blue and red chroma.
-    Yuv(YuvMatrix, YuvRange),
+    Yuv(YuvFormat, YuvMatrix, YuvRange),
     /// Red, green and blue.
     Rgb,
     /// Luma only.
     Gray,
 }
 
-/// `rgb[c] = sum over j of matrix[c][j] * sample[j] + offset[c]`, both sides 0 to 255.
+/// `rgb[c] = sum over j of matrix[c][j] * sample[j] + offset[c]`, both sides 0 to 255. A sample of 10 bits is a quarter of
+/// its code, 0 to 255.75.
 struct Rgb {
     matrix: [[f64; 3]; 3],
     offset: [f64; 3],
@@ -49,7 +87,7 @@ impl SampleKind {
         match self {
             Self::Rgb => Rgb { matrix: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], offset: [0.0; 3] },
             Self::Gray => Rgb { matrix: [[1.0, 0.0, 0.0]; 3], offset: [0.0; 3] },
-            Self::Yuv(matrix, range) => yuv_to_rgb(matrix, range),
+            Self::Yuv(format, matrix, range) => yuv_to_rgb(format, matrix, range),
         }
     }
 }
@@ -75,7 +113,7 @@ impl Rgb {
 
 /// Luma is `kr R + kg G + kb B`; chroma is `(B - luma) / (2 - 2 kb)` and `(R - luma) / (2 - 2 kr)`, around 128. This is
 /// the inverse (ITU-T H.273).
-fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
+fn yuv_to_rgb(format: YuvFormat, matrix: YuvMatrix, range: YuvRange) -> Rgb {
     let (kr, kb) = match matrix {
         YuvMatrix::Bt601 => (0.299, 0.114),
         YuvMatrix::Bt709 => (0.2126, 0.0722),
@@ -83,7 +121,7 @@ fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
     };
     let kg = 1.0 - kr - kb;
     let (black, luma, chroma) = match range {
-        YuvRange::Full => (0.0, 1.0, 1.0),
+        YuvRange::Full => (0.0, 255.0 / format.largest(), 255.0 / format.largest()),
         YuvRange::Video => (16.0, 255.0 / 219.0, 255.0 / 224.0),
     };
     let (blue, red) = ((2.0 - 2.0 * kb) * chroma, (2.0 - 2.0 * kr) * chroma);
@@ -159,7 +197,7 @@ mod tests {
     use super::*;
 
     fn rgb(matrix: YuvMatrix, range: YuvRange, yuv: [f64; 3]) -> [f64; 3] {
-        let map = yuv_to_rgb(matrix, range);
+        let map = yuv_to_rgb(YuvFormat::Yuv420, matrix, range);
         std::array::from_fn(|c| map.offset[c] + (0..3).map(|j| map.matrix[c][j] * yuv[j]).sum::<f64>())
     }
 
@@ -179,5 +217,20 @@ mod tests {
         near(rgb(YuvMatrix::Bt601, YuvRange::Video, [81.0, 90.0, 240.0]), red);
         near(rgb(YuvMatrix::Bt709, YuvRange::Video, [63.0, 102.0, 240.0]), red);
         near(rgb(YuvMatrix::Bt601, YuvRange::Full, [100.0, 128.0, 228.0]), [240.2, 28.6, 100.0]);
+    }
+
+    #[test]
+    fn ten_bits_reach_from_black_to_white() {
+        let gray = |range, code: f64, chroma: f64| {
+            let map = yuv_to_rgb(YuvFormat::P010, YuvMatrix::Bt2020, range);
+            let [y, c] = [code, chroma].map(|code| code / 4.0);
+            [0, 1, 2].map(|at| {
+                (map.offset[at] + map.matrix[at][0] * y + (map.matrix[at][1] + map.matrix[at][2]) * c).round()
+            })
+        };
+        assert_eq!(gray(YuvRange::Full, 0.0, 512.0), [0.0; 3]);
+        assert_eq!(gray(YuvRange::Full, 1023.0, 512.0), [255.0; 3]);
+        assert_eq!(gray(YuvRange::Video, 64.0, 512.0), [0.0; 3]);
+        assert_eq!(gray(YuvRange::Video, 940.0, 512.0), [255.0; 3]);
     }
 }

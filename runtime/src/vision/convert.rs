@@ -159,12 +159,12 @@ impl Plan {
 
 impl Strand {
     fn new(shape: SourceShape, columns: &[Tap], rows: &[Tap], start: usize) -> Self {
-        let own = |taps: &[Tap]| if shape.halved { halved(taps) } else { taps.to_vec() };
-        let (mut columns, rows) = (own(columns), own(rows));
+        let own = |taps: &[Tap], is_halved| if is_halved { halved(taps) } else { taps.to_vec() };
+        let (mut columns, rows) = (own(columns, shape.halved_columns), own(rows, shape.halved_rows));
         let column = columns.iter().map(|tap| tap.first).min().unwrap_or(0);
         let end = columns.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or(0);
         columns.iter_mut().for_each(|tap| tap.first -= column);
-        let across = Across::pack(&columns, shape.pixel_stride);
+        let across = Across::pack(&columns, shape.pixel_stride, shape.sample);
         let read = (end - column) * shape.pixel_stride;
         let stride = (across.reach() + shape.span).max(read).next_multiple_of(32);
         Self { column, columns: end - column, down: Down::pack(&rows), across, start, stride }
@@ -196,7 +196,7 @@ impl Strand {
 
     /// Resamples the rows of one line.
     fn fill<'a>(&self, isa: Isa, source: &SourceRows<'a>, row: usize, line: &mut [i16]) {
-        let SourceShape { pixel_stride, span, .. } = source.shape;
+        let SourceShape { pixel_stride, span, sample, .. } = source.shape;
         let (first, weights) = self.down.row(row);
         let shift = self.down.shift(self.across.line_bits());
         let last = (self.columns - 1) * pixel_stride;
@@ -207,7 +207,7 @@ impl Strand {
         match source.further {
             None => down(isa, rows(source.plane, 0), weights, shift, &mut line[..last + span]),
             Some(further) => {
-                let (line, end) = line[..last + 2].split_at_mut(last + 1);
+                let (line, end) = line[..last + span].split_at_mut(last + sample.bytes());
                 down(isa, rows(source.plane, 0), weights, shift, line);
                 down(isa, rows(further, self.columns - 1), weights, shift, end);
             }

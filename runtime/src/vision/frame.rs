@@ -1,6 +1,6 @@
 //! Camera frames: planes of bytes, their memory layout, and the camera's orientation.
 
-use super::color::{SampleKind, YuvMatrix, YuvRange};
+use super::color::{SampleKind, YuvFormat, YuvMatrix, YuvRange};
 use crate::error::{Error, Fault, Result};
 
 /// Longest side of a frame.
@@ -20,12 +20,15 @@ pub struct Plane<'a> {
     pub pixel_stride: usize,
 }
 
-/// The samples of a frame, 8 bits each.
+/// The samples of a frame: 8 bits each, unless the format says 10.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
-    /// Luma and, for each block of 2x2 pixels, chroma (4:2:0). If a side is odd, the last blocks are cut in half.
-    /// Interleaved chroma (NV12, NV21) is two planes with a pixel stride of 2, one byte apart.
+    /// Luma and, for each block of 2x2 pixels (4:2:0) or of two beside each other (4:2:2), chroma. If a side is odd, the
+    /// last blocks are cut in half. Interleaved chroma (NV12, NV21, P010) is two planes whose pixel stride is two samples,
+    /// one sample apart.
     Yuv {
+        /// How the samples are stored.
+        format: YuvFormat,
         /// Luma.
         y: Plane<'a>,
         /// Blue chroma (Cb).
@@ -154,10 +157,13 @@ impl<'a> Frame<'a> {
                 .map_err(|reason| refused(format!("the {name} plane of {width}x{height} samples {reason}")))
         };
         match &pixels {
-            Pixels::Yuv { y, u, v, .. } => {
-                check("luma", y, width, height, 1)?;
-                check("u", u, width.div_ceil(2), height.div_ceil(2), 1)?;
-                check("v", v, width.div_ceil(2), height.div_ceil(2), 1)?;
+            Pixels::Yuv { y, u, v, format, .. } => {
+                let sample = format.sample().bytes();
+                let (columns, rows) =
+                    (width.div_ceil(2), if format.halves_rows() { height.div_ceil(2) } else { height });
+                check("luma", y, width, height, sample)?;
+                check("u", u, columns, rows, sample)?;
+                check("v", v, columns, rows, sample)?;
             }
             Pixels::Color { plane, order } => check("color", plane, width, height, order.bytes())?,
         }
@@ -194,6 +200,28 @@ impl<'a> Frame<'a> {
         let (u, v) = chroma.split_at(chroma.len() / 2);
         let plane = |bytes| Plane { bytes, row_stride: width.div_ceil(2), pixel_stride: 1 };
         Self::new(width, height, yuv(y, plane(u), plane(v)))
+    }
+
+    /// A dense P010 frame: luma, then pairs of blue and red chroma, of 10 bits in the upper bits of two bytes; BT.601,
+    /// full range.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn p010(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        let even = width.saturating_add(width % 2);
+        let (luma, chroma) = (width.checked_mul(2).zip(even.checked_mul(2)))
+            .and_then(|(row, pairs)| row.checked_mul(height).zip(pairs.checked_mul(height.div_ceil(2))))
+            .ok_or_else(|| refused(format!("a frame of {width}x{height} pixels is too large")))?;
+        check_dense(width, height, bytes, luma.checked_add(chroma))?;
+        let (luma, chroma) = bytes.split_at(luma);
+        let pairs = |bytes| Plane { bytes, row_stride: 2 * even, pixel_stride: 4 };
+        let (y, u, v) = (
+            Plane { bytes: luma, row_stride: 2 * width, pixel_stride: 2 },
+            pairs(chroma),
+            pairs(chroma.get(2..).unwrap_or(&[])),
+        );
+        let (matrix, range) = (YuvMatrix::Bt601, YuvRange::Full);
+        Self::new(width, height, Pixels::Yuv { format: YuvFormat::P010, y, u, v, matrix, range })
     }
 
     /// A dense frame of red, green, blue.
@@ -334,7 +362,7 @@ impl<'a> Frame<'a> {
     /// The kind of samples.
     pub(super) fn sample_kind(&self) -> SampleKind {
         match self.pixels {
-            Pixels::Yuv { matrix, range, .. } => SampleKind::Yuv(matrix, range),
+            Pixels::Yuv { format, matrix, range, .. } => SampleKind::Yuv(format, matrix, range),
             Pixels::Color { order: ColorOrder::Gray, .. } => SampleKind::Gray,
             Pixels::Color { .. } => SampleKind::Rgb,
         }
@@ -392,5 +420,5 @@ fn pairs(width: usize, bytes: &[u8]) -> (Plane<'_>, Plane<'_>) {
 }
 
 fn yuv<'a>(y: Plane<'a>, u: Plane<'a>, v: Plane<'a>) -> Pixels<'a> {
-    Pixels::Yuv { y, u, v, matrix: YuvMatrix::Bt601, range: YuvRange::Full }
+    Pixels::Yuv { format: YuvFormat::Yuv420, y, u, v, matrix: YuvMatrix::Bt601, range: YuvRange::Full }
 }

@@ -7,7 +7,7 @@
 //! the work and keeps what depends only on the geometry, so that the second frame of a stream allocates nothing.
 //!
 //! The model's input for a frame is the same as `classify` makes from the same image: the same antialiased triangle
-//! filter, crop, mean and standard deviation. Each pixel's chroma is that of its 2x2 block, as in OpenCV. Colors are
+//! filter, crop, mean and standard deviation. Each pixel's chroma is that of its block, as in OpenCV. Colors are
 //! clamped to 0..=255 once, in the tensor, and not rounded to bytes before. If a frame has colors outside of RGB (noise
 //! and ringing beside saturated edges), the result is the mean of the unclamped colors, which is closer to the scene
 //! than the mean of clamped ones.
@@ -22,7 +22,7 @@ mod source;
 mod tests;
 
 pub use axis::Interpolation;
-pub use color::{Colors, YuvMatrix, YuvRange};
+pub use color::{Colors, YuvFormat, YuvMatrix, YuvRange};
 pub use convert::Converter;
 pub use frame::{ColorOrder, Frame, Pixels, Plane, Region, Rotation};
 

@@ -3,6 +3,8 @@
 //! Interleaved components are read together: one weighted sum of rows computes them all, and they are separated
 //! afterwards, when far fewer elements are left.
 
+use skipstone_kernels::frame::SampleWidth;
+
 use super::frame::{ColorOrder, Frame, Pixels, Plane};
 
 /// Rows of bytes that hold one component, or several interleaved.
@@ -12,7 +14,7 @@ pub(super) struct SourceRows<'a> {
     pub plane: Plane<'a>,
     /// Their layout.
     pub shape: SourceShape,
-    /// The same rows one byte further, because `plane` need not include the last byte of the last pixel.
+    /// The same rows one sample further, because `plane` need not include the last sample of the last pixel.
     pub further: Option<Plane<'a>>,
 }
 
@@ -23,8 +25,12 @@ pub(super) struct SourceShape {
     pub pixel_stride: usize,
     /// Number of bytes of a pixel to use, from its first.
     pub span: usize,
-    /// Whether each sample represents 2x2 pixels.
-    pub halved: bool,
+    /// The bytes of a sample.
+    pub sample: SampleWidth,
+    /// Whether each sample represents two pixels of a row.
+    pub halved_columns: bool,
+    /// Whether each sample represents two rows.
+    pub halved_rows: bool,
 }
 
 /// Location of a component: index of the source, and byte of the pixel.
@@ -35,8 +41,9 @@ pub(super) type Sources<'a> = (heapless::Vec<SourceRows<'a>, 3>, heapless::Vec<C
 
 /// The sources of `frame`: luma and chroma, or red, green and blue, or luma only.
 pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
-    let one = |plane: Plane<'a>, span, halved| {
-        let shape = SourceShape { pixel_stride: plane.pixel_stride, span, halved };
+    let one = |plane: Plane<'a>, span, sample| {
+        let shape =
+            SourceShape { pixel_stride: plane.pixel_stride, span, sample, halved_columns: false, halved_rows: false };
         SourceRows { plane, shape, further: None }
     };
     match *frame.pixels() {
@@ -46,17 +53,24 @@ pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
                 ColorOrder::Bgra => (3, &[(0, 2), (0, 1), (0, 0)]),
                 ColorOrder::Gray => (1, &[(0, 0)]),
             };
-            (list(&[one(plane, span, false)]), list(components))
+            (list(&[one(plane, span, SampleWidth::Byte)]), list(components))
         }
-        Pixels::Yuv { y, u, v, .. } => {
-            let luma = one(y, 1, false);
-            let pair = |first, second| SourceRows { further: Some(second), ..one(first, 2, true) };
-            if is_next(u, v) {
-                (list(&[luma, pair(u, v)]), list(&[(0, 0), (1, 0), (1, 1)]))
-            } else if is_next(v, u) {
-                (list(&[luma, pair(v, u)]), list(&[(0, 0), (1, 1), (1, 0)]))
+        Pixels::Yuv { y, u, v, format, .. } => {
+            let sample = format.sample();
+            let bytes = sample.bytes();
+            let chroma = |plane, span| {
+                let mut rows = one(plane, span, sample);
+                (rows.shape.halved_columns, rows.shape.halved_rows) = (true, format.halves_rows());
+                rows
+            };
+            let luma = one(y, bytes, sample);
+            let pair = |first, second| SourceRows { further: Some(second), ..chroma(first, 2 * bytes) };
+            if is_next(u, v, bytes) {
+                (list(&[luma, pair(u, v)]), list(&[(0, 0), (1, 0), (1, bytes)]))
+            } else if is_next(v, u, bytes) {
+                (list(&[luma, pair(v, u)]), list(&[(0, 0), (1, bytes), (1, 0)]))
             } else {
-                (list(&[luma, one(u, 1, true), one(v, 1, true)]), list(&[(0, 0), (1, 0), (2, 0)]))
+                (list(&[luma, chroma(u, bytes), chroma(v, bytes)]), list(&[(0, 0), (1, 0), (2, 0)]))
             }
         }
     }
@@ -66,9 +80,9 @@ fn list<T: Clone>(items: &[T]) -> heapless::Vec<T, 3> {
     items.iter().cloned().collect()
 }
 
-/// Whether the samples of `b` are the bytes after those of `a`.
-fn is_next(a: Plane<'_>, b: Plane<'_>) -> bool {
-    a.pixel_stride >= 2
+/// Whether the samples of `b`, of this many bytes, lie right after those of `a`.
+fn is_next(a: Plane<'_>, b: Plane<'_>, bytes: usize) -> bool {
+    a.pixel_stride >= 2 * bytes
         && (a.pixel_stride, a.row_stride) == (b.pixel_stride, b.row_stride)
-        && b.bytes.as_ptr().addr() == a.bytes.as_ptr().addr().wrapping_add(1)
+        && b.bytes.as_ptr().addr() == a.bytes.as_ptr().addr().wrapping_add(bytes)
 }

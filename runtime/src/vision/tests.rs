@@ -9,13 +9,26 @@ use skipstone_kernels::Isa;
 /// Memory layout of the samples.
 #[derive(Clone, Copy, Debug)]
 enum Format {
-    /// Three planes; strides of the luma and of the chroma.
-    Planar(usize, usize),
+    /// Three planes; what lies between samples of the luma and of the chroma, in bytes.
+    Planar(YuvFormat, usize, usize),
     /// Chroma interleaved, blue first or red first.
     SemiPlanar {
+        yuv: YuvFormat,
         blue_first: bool,
     },
     Color(ColorOrder),
+}
+
+const YUV: [YuvFormat; 4] = [YuvFormat::Yuv420, YuvFormat::Yuv422, YuvFormat::P010, YuvFormat::P210];
+
+/// The bits of a sample, and the rows that share a row of chroma.
+fn storage(yuv: YuvFormat) -> (u32, usize) {
+    match yuv {
+        YuvFormat::Yuv420 => (8, 2),
+        YuvFormat::Yuv422 => (8, 1),
+        YuvFormat::P010 => (10, 2),
+        YuvFormat::P210 => (10, 1),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -44,9 +57,10 @@ fn side() -> impl Strategy<Value = usize> {
 
 fn case() -> impl Strategy<Value = Case> {
     let orders = [ColorOrder::Rgba, ColorOrder::Bgra, ColorOrder::Rgb, ColorOrder::Gray];
+    let yuv = proptest::sample::select(YUV.to_vec());
     let format = prop_oneof![
-        (1..4usize, 1..4usize).prop_map(|(luma, chroma)| Format::Planar(luma, chroma)),
-        any::<bool>().prop_map(|blue_first| Format::SemiPlanar { blue_first }),
+        (yuv.clone(), 0..3usize, 0..3usize).prop_map(|(yuv, luma, chroma)| Format::Planar(yuv, luma, chroma)),
+        (yuv, any::<bool>()).prop_map(|(yuv, blue_first)| Format::SemiPlanar { yuv, blue_first }),
         proptest::sample::select(orders.to_vec()).prop_map(Format::Color),
     ];
     let rotation =
@@ -96,6 +110,14 @@ impl Buffer {
         Self { bytes, row_stride, pixel_stride }
     }
 
+    /// Clears the lower six bits of every second byte, as 10 bits are stored in words.
+    fn of_words(mut self, step: usize) -> Self {
+        for row in self.bytes.chunks_mut(self.row_stride) {
+            row.chunks_mut(step).for_each(|sample| sample[0] &= 0xc0);
+        }
+        self
+    }
+
     /// The plane whose samples begin at `offset`, truncated by `short` bytes.
     fn plane(&self, offset: usize, short: usize) -> Plane<'_> {
         let bytes = &self.bytes[offset..self.bytes.len() - short];
@@ -103,24 +125,31 @@ impl Buffer {
     }
 }
 
-fn sample(plane: &Plane<'_>, x: usize, y: usize) -> f64 {
-    f64::from(plane.bytes[y * plane.row_stride + x * plane.pixel_stride])
+/// A code of 8 bits, or of 10 in the upper bits of a word.
+fn sample(plane: &Plane<'_>, bits: u32, x: usize, y: usize) -> f64 {
+    let at = &plane.bytes[y * plane.row_stride + x * plane.pixel_stride..];
+    if bits == 8 { f64::from(at[0]) } else { f64::from(u16::from_le_bytes([at[0], at[1]]) >> 6) }
 }
 
 /// RGB of a sensor pixel, 0 to 255 and beyond: the formulas of the standards.
 fn rgb(pixels: &Pixels<'_>, x: usize, y: usize) -> [f64; 3] {
     match pixels {
-        Pixels::Yuv { y: luma, u, v, matrix, range } => {
+        Pixels::Yuv { format, y: luma, u, v, matrix, range } => {
             let (kr, kb) = match matrix {
                 YuvMatrix::Bt601 => (0.299, 0.114),
                 YuvMatrix::Bt709 => (0.2126, 0.0722),
                 YuvMatrix::Bt2020 => (0.2627, 0.0593),
             };
-            let (mut l, mut cb, mut cr) =
-                (sample(luma, x, y), sample(u, x / 2, y / 2) - 128.0, sample(v, x / 2, y / 2) - 128.0);
-            if *range == YuvRange::Video {
-                (l, cb, cr) = ((l - 16.0) * 255.0 / 219.0, cb * 255.0 / 224.0, cr * 255.0 / 224.0);
-            }
+            let (bits, rows) = storage(*format);
+            let unit = f64::from(1 << (bits - 8));
+            let chroma = |plane| sample(plane, bits, x / 2, y / rows) - 128.0 * unit;
+            let (mut l, mut cb, mut cr) = (sample(luma, bits, x, y), chroma(u), chroma(v));
+            // Equations 20 to 31 of ITU-T H.273, for any number of bits.
+            let (black, luma_range, chroma_range) = match range {
+                YuvRange::Video => (16.0 * unit, 219.0 * unit, 224.0 * unit),
+                YuvRange::Full => (0.0, 256.0 * unit - 1.0, 256.0 * unit - 1.0),
+            };
+            (l, cb, cr) = ((l - black) * 255.0 / luma_range, cb * 255.0 / chroma_range, cr * 255.0 / chroma_range);
             let red = l + 2.0 * (1.0 - kr) * cr;
             let blue = l + 2.0 * (1.0 - kb) * cb;
             [red, (l - kr * red - kb * blue) / (1.0 - kr - kb), blue]
@@ -199,22 +228,36 @@ const STD: [f32; 3] = [0.229, -0.5, 1.0];
 /// Calls `f` with the frame of a case.
 fn with_frame(case: &Case, f: impl FnOnce(Frame<'_>)) {
     let (width, height) = case.size;
-    let half = (width.div_ceil(2), height.div_ceil(2));
+    let half = |rows| (width.div_ceil(2), height.div_ceil(rows));
     let mut seed = case.seed;
     let mut buffer = |size, pixel, stride| Buffer::new(&mut seed, size, pixel, stride, case.slack.0);
     let (matrix, range) = (case.matrix, case.range);
     match case.format {
-        Format::Planar(luma, chroma) => {
-            let (y, u, v) = (buffer(case.size, 1, luma), buffer(half, 1, chroma), buffer(half, 1, chroma));
+        Format::Planar(format, luma, chroma) => {
+            let (bits, rows) = storage(format);
+            let bytes = bits.div_ceil(8) as usize;
+            let mut plane = |size, between| {
+                let made = buffer(size, bytes, bytes + between);
+                if bits > 8 { made.of_words(bytes + between) } else { made }
+            };
+            let (y, u, v) = (plane(case.size, luma), plane(half(rows), chroma), plane(half(rows), chroma));
             let (y, u, v) = (y.plane(0, 0), u.plane(0, 0), v.plane(0, 0));
-            f(Frame::new(width, height, Pixels::Yuv { y, u, v, matrix, range }).unwrap());
+            f(Frame::new(width, height, Pixels::Yuv { format, y, u, v, matrix, range }).unwrap());
         }
-        Format::SemiPlanar { blue_first } => {
-            let (y, pairs) = (buffer(case.size, 1, 1), buffer(half, 2, 2 + case.slack.1));
-            // As Android cuts them: neither has the last byte of the other.
-            let (first, second) = (pairs.plane(0, 1), pairs.plane(1, 0));
+        Format::SemiPlanar { yuv: format, blue_first } => {
+            let (bits, rows) = storage(format);
+            let bytes = bits.div_ceil(8) as usize;
+            // Distances between pairs of words are even.
+            let between = case.slack.1 / bytes * bytes;
+            let (mut y, mut pairs) =
+                (buffer(case.size, bytes, bytes), buffer(half(rows), 2 * bytes, 2 * bytes + between));
+            if bits > 8 {
+                (y, pairs) = (y.of_words(2), pairs.of_words(2));
+            }
+            // As Android cuts them: neither has the last sample of the other.
+            let (first, second) = (pairs.plane(0, bytes), pairs.plane(bytes, 0));
             let (u, v) = if blue_first { (first, second) } else { (second, first) };
-            f(Frame::new(width, height, Pixels::Yuv { y: y.plane(0, 0), u, v, matrix, range }).unwrap());
+            f(Frame::new(width, height, Pixels::Yuv { format, y: y.plane(0, 0), u, v, matrix, range }).unwrap());
         }
         Format::Color(order) => {
             let bytes = match order {
@@ -297,15 +340,17 @@ proptest! {
     }
 }
 
-/// Every matrix and range against the formulas, whatever the random cases hit.
+/// Every format, matrix and range against the formulas, whatever the random cases hit.
 #[test]
 fn every_matrix_and_range_follows_the_standards() {
-    for matrix in [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020] {
+    for (matrix, yuv) in
+        [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020].into_iter().flat_map(|it| YUV.map(|yuv| (it, yuv)))
+    {
         for range in [YuvRange::Full, YuvRange::Video] {
             for gray in [false, true] {
                 check(&Case {
                     size: (45, 27),
-                    format: Format::SemiPlanar { blue_first: gray },
+                    format: Format::SemiPlanar { yuv, blue_first: gray },
                     slack: (3, 0),
                     matrix,
                     range,
@@ -328,8 +373,10 @@ fn every_matrix_and_range_follows_the_standards() {
 fn large_frames_follow_the_definition() {
     let rotations = [Rotation::None, Rotation::Quarter, Rotation::Half, Rotation::ThreeQuarters];
     let formats = [
-        Format::SemiPlanar { blue_first: false },
-        Format::Planar(1, 2),
+        Format::SemiPlanar { yuv: YuvFormat::Yuv420, blue_first: false },
+        Format::Planar(YuvFormat::Yuv420, 0, 1),
+        Format::SemiPlanar { yuv: YuvFormat::P010, blue_first: true },
+        Format::SemiPlanar { yuv: YuvFormat::P210, blue_first: false },
         Format::Color(ColorOrder::Bgra),
         Format::Color(ColorOrder::Rgb),
     ];
@@ -436,8 +483,9 @@ fn refused(result: crate::Result<Frame<'_>>, reason: &str) {
 fn impossible_planes_are_refused_with_the_reason() {
     let bytes = [0u8; 4096];
     let plane = |len, row_stride, pixel_stride| Plane { bytes: &bytes[..len], row_stride, pixel_stride };
-    let yuv = |y, u, v| Pixels::Yuv { y, u, v, matrix: YuvMatrix::Bt601, range: YuvRange::Full };
-    let frame = |y, u, v| Frame::new(5, 3, yuv(y, u, v));
+    let (matrix, range) = (YuvMatrix::Bt601, YuvRange::Full);
+    let stored = |format, y, u, v| Frame::new(5, 3, Pixels::Yuv { format, y, u, v, matrix, range });
+    let frame = |y, u, v| stored(YuvFormat::Yuv420, y, u, v);
     // Five by three: chroma is three by two.
     let (y, c) = (plane(15, 5, 1), plane(6, 3, 1));
     assert!(frame(y, c, c).is_ok());
@@ -452,6 +500,15 @@ fn impossible_planes_are_refused_with_the_reason() {
     refused(frame(y, c, plane(4096, 300, 100)), "a pixel stride of 100");
     refused(frame(plane(0, 5, 1), c, c), "has 0 bytes");
     refused(frame(plane(4096, usize::MAX, 1), c, c), "which exceeds the address space");
+    // With a row of chroma for each row of pixels, and with two bytes for each sample.
+    let whole = plane(9, 3, 1);
+    assert!(stored(YuvFormat::Yuv422, y, whole, whole).is_ok());
+    refused(stored(YuvFormat::Yuv422, y, whole, c), "the v plane of 3x3 samples has 6 bytes");
+    let (words, pairs) = (plane(30, 10, 2), plane(12 + 10, 12, 4));
+    assert!(stored(YuvFormat::P010, words, pairs, pairs).is_ok());
+    refused(stored(YuvFormat::P010, plane(29, 10, 2), pairs, pairs), "has 29 bytes, but its last sample ends at 30");
+    refused(stored(YuvFormat::P010, plane(30, 10, 1), pairs, pairs), "a pixel stride of 1, expected 2");
+    refused(stored(YuvFormat::P210, words, pairs, pairs), "the u plane of 3x3 samples has 22 bytes");
     let color = |plane, order| Frame::new(2, 2, Pixels::Color { plane, order });
     // The last pixel of RGB needs no fourth byte.
     assert!(color(plane(15, 8, 4), ColorOrder::Rgb).is_ok());
@@ -463,7 +520,8 @@ fn impossible_planes_are_refused_with_the_reason() {
 fn impossible_sizes_are_refused_with_the_reason() {
     let bytes = [0u8; 64];
     type Make = fn(usize, usize, &[u8]) -> crate::Result<Frame<'_>>;
-    let all: [Make; 7] = [
+    let all: [Make; 8] = [
+        |w, h, b| Frame::p010(w, h, b),
         |w, h, b| Frame::nv21(w, h, b),
         |w, h, b| Frame::nv12(w, h, b),
         |w, h, b| Frame::i420(w, h, b),
@@ -483,6 +541,8 @@ fn impossible_sizes_are_refused_with_the_reason() {
     }
     refused(Frame::gray(65_537, 0, &[]), "a width of 65537");
     refused(Frame::gray(0, 7, &[]), "a width of 0, expected 1 to 65536 pixels");
+    assert!(Frame::p010(5, 3, &[0; 54]).is_ok());
+    refused(Frame::p010(5, 3, &bytes[..53]), "has 54 bytes in this format, but 53 were given");
     // Odd sides round chroma up: 15 + 2 * 6.
     assert!(Frame::nv21(5, 3, &bytes[..27]).is_ok() && Frame::i420(5, 3, &bytes[..27]).is_ok());
     refused(Frame::nv21(5, 3, &bytes[..22]), "has 27 bytes in this format, but 22 were given");
@@ -549,6 +609,9 @@ fn constructors_make_the_formats_in_their_names() {
     near(pixel(Frame::nv21(1, 1, &[100, 228, 128]).unwrap()), want);
     near(pixel(Frame::nv12(1, 1, &[100, 128, 228]).unwrap()), want);
     near(pixel(Frame::i420(1, 1, &[100, 128, 228]).unwrap()), want);
+    // 10 bits: 400, 512 and 912 of 1023.
+    let words = [400u16, 512, 912].map(|code| (code << 6).to_le_bytes()).concat();
+    near(pixel(Frame::p010(1, 1, &words).unwrap().with_range(YuvRange::Video)), [255.0, 16.5115, 97.8082]);
     near(pixel(Frame::rgb(1, 1, &[1, 2, 3]).unwrap()), [1.0, 2.0, 3.0]);
     near(pixel(Frame::rgba(1, 1, &[1, 2, 3, 4]).unwrap()), [1.0, 2.0, 3.0]);
     near(pixel(Frame::bgra(1, 1, &[1, 2, 3, 4]).unwrap()), [3.0, 2.0, 1.0]);

@@ -3,7 +3,7 @@
 
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::frame::{
-    Across, ChannelOrder, Color, ComponentLines, Course, Down, FrameRows, LINES, Tap, across, down,
+    Across, ChannelOrder, Color, ComponentLines, Course, Down, FrameRows, LINES, SampleWidth, Tap, across, down,
 };
 use skipstone_kernels::isa::Isa;
 
@@ -43,8 +43,8 @@ fn down_case(isa: Isa) -> Case {
 
 /// Lines of luma and of pairs of chroma, converted to `pixels` of three colors.
 fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize) -> Case {
-    let luma = Across::pack(&triangles(SOURCE), 1);
-    let chroma = Across::pack(&triangles(SOURCE / 2), 2);
+    let luma = Across::pack(&triangles(SOURCE), 1, SampleWidth::Byte);
+    let chroma = Across::pack(&triangles(SOURCE / 2), 2, SampleWidth::Byte);
     let stride = luma.reach().max(chroma.reach() + 1);
     let layer = format!("{way}, lines of {SOURCE} to {OUTPUT}");
     let moved = 4 * count * SOURCE + 12 * pixels;

@@ -13,6 +13,9 @@
 //! conversion, normalization and the limits of a byte are one affine map and one clamp, applied while the sums are in
 //! registers.
 //!
+//! Samples of more than 8 bits take two bytes, which `down` sums like any others and `across` puts together
+//! ([`SampleWidth`]).
+//!
 //! Bytes times weights are summed exactly in 32 bits; [`Down`] and [`Across`] choose the fixed-point format so that
 //! nothing overflows and the total error of the weights is a small part of one level.
 
@@ -28,7 +31,7 @@ mod neon;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 
-pub use taps::{Across, Down, Tap};
+pub use taps::{Across, Down, SampleWidth, Tap};
 
 use crate::isa::Isa;
 

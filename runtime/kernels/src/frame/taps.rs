@@ -10,7 +10,27 @@ pub struct Tap {
     pub weights: Vec<f64>,
 }
 
-/// Most fraction bits of a complete sum of bytes: 255 times 2^22 is below 2^30.
+/// A sample in a row of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SampleWidth {
+    /// One byte: a level.
+    Byte,
+    /// Two bytes, the lower first, of which the higher is a level and the lower is 256ths of one (P010, P016): rows are
+    /// summed byte by byte, and the two sums of a sample are added across, so that no instruction set needs more code.
+    Word,
+}
+
+impl SampleWidth {
+    /// Bytes of a sample.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+        }
+    }
+}
+
+/// Most fraction bits of a complete sum of samples, which are below 256 levels: it is below 2^30.
 const SUM_BITS: u32 = 22;
 /// Most fraction bits of a line: 255 times 2^7 fits in 16 bits.
 const LINE_BITS: u32 = 7;
@@ -93,18 +113,29 @@ impl Across {
     const GROUP: usize = 16;
 
     /// Packs taps for a component whose samples are `step` elements apart.
-    pub fn pack(taps: &[Tap], step: usize) -> Self {
+    ///
+    /// # Panics
+    /// If samples overlap.
+    pub fn pack(taps: &[Tap], step: usize, sample: SampleWidth) -> Self {
+        assert!(step >= sample.bytes(), "samples {step} bytes apart");
         let bits = bits(taps, ACROSS_BITS);
         let longest = taps.iter().map(|tap| tap.weights.len()).max().unwrap_or(1);
-        let padded = ((longest - 1) * step + 1).next_multiple_of(Self::BLOCK);
+        let padded = ((longest - 1) * step + sample.bytes()).next_multiple_of(Self::BLOCK);
         let stored = taps.len().next_multiple_of(Self::GROUP);
         let mut weights = vec![0; stored * padded];
         let all = taps.iter().chain(std::iter::repeat(taps.last()).flatten());
         let mut first = Vec::with_capacity(stored);
         for (tap, packed) in all.zip(weights.chunks_exact_mut(padded)) {
             first.push(tap.first * step);
-            for (to, weight) in packed.iter_mut().step_by(step).zip(fixed(&tap.weights, bits)) {
+            let whole = sample.bytes() - 1;
+            for (to, weight) in packed[whole..].iter_mut().step_by(step).zip(fixed(&tap.weights, bits)) {
                 *to = weight;
+            }
+            if sample == SampleWidth::Word {
+                // Rounding these on their own errs by a small part of a 256th.
+                for (to, weight) in packed.iter_mut().step_by(step).zip(fixed(&tap.weights, bits - 8)) {
+                    *to = weight;
+                }
             }
         }
         let reach = first.iter().max().map_or(0, |first| first + padded);
@@ -126,7 +157,7 @@ impl Across {
         (SUM_BITS - self.bits).min(LINE_BITS)
     }
 
-    /// The value in a sum that corresponds to one level of a byte.
+    /// The value in a sum that corresponds to one level.
     pub fn unit(&self) -> f32 {
         (1u32 << (self.bits + self.line_bits())) as f32
     }

@@ -68,16 +68,29 @@ fn color(random: &mut Random, gray: bool, unit: f32) -> Color {
     }
 }
 
-/// A component: its lines, their stride, its taps unpacked and packed, and the distance between samples.
-type Component = (Vec<i16>, usize, Vec<Tap>, Across, usize);
+/// A component of the source.
+struct Component {
+    lines: Vec<i16>,
+    /// Elements from one line to the next.
+    stride: usize,
+    taps: Vec<Tap>,
+    packed: Across,
+    /// Elements from one sample to the next.
+    step: usize,
+    sample: SampleWidth,
+}
 
 /// The formula in double precision: the channels of one pixel.
 fn pixel(inputs: &[Component], color: &Color, line: usize, output: usize) -> Vec<f64> {
     let sums: Vec<f64> = inputs
         .iter()
-        .map(|(lines, stride, taps, packed, step)| {
+        .map(|Component { lines, stride, taps, packed, step, sample }| {
             let tap = &taps[output];
-            let at = |t: usize| f64::from(lines[line * stride + (tap.first + t) * step]);
+            let at = |t: usize| {
+                let at = line * stride + (tap.first + t) * step;
+                let first = f64::from(lines[at]);
+                if *sample == SampleWidth::Byte { first } else { first / 256.0 + f64::from(lines[at + 1]) }
+            };
             let unit = f64::from(packed.unit()) / f64::from(1 << packed.line_bits());
             tap.weights.iter().enumerate().map(|(t, w)| w * at(t)).sum::<f64>() * unit
         })
@@ -106,20 +119,21 @@ fn lines_are_summed_across() {
         let count = [1, 3][random.below(2)];
         let inputs: Vec<_> = (0..count)
             .map(|_| {
-                let (samples, step) = (1 + random.below(90), 1 + random.below(4));
+                let sample = [SampleWidth::Byte, SampleWidth::Word][random.below(2)];
+                let (samples, step) = (1 + random.below(90), sample.bytes() + random.below(4));
                 let taps = taps(&mut random, outputs, samples);
-                let packed = Across::pack(&taps, step);
+                let packed = Across::pack(&taps, step, sample);
                 let stride = packed.reach() + random.below(20);
                 let top = 255usize << packed.line_bits();
                 let len = (lines - 1) * stride + packed.reach();
-                let numbers: Vec<i16> = (0..len).map(|_| random.below(top + 1) as i16).collect();
-                (numbers, stride, taps, packed, step)
+                let lines = (0..len).map(|_| random.below(top + 1) as i16).collect();
+                Component { lines, stride, taps, packed, step, sample }
             })
             .collect();
         let gray = random.below(3) == 0;
         let mut color = color(&mut random, gray, 1.0);
-        for (j, (_, _, _, packed, _)) in inputs.iter().enumerate() {
-            color.matrix.iter_mut().for_each(|row| row[j] /= packed.unit());
+        for (j, input) in inputs.iter().enumerate() {
+            color.matrix.iter_mut().for_each(|row| row[j] /= input.packed.unit());
         }
         let layout = [ChannelOrder::Planar, ChannelOrder::Interleaved][random.below(2)];
         let step = lines + random.below(5);
@@ -143,11 +157,11 @@ fn lines_are_summed_across() {
             }
         }
         everywhere(|isa, edge| {
-            let lines: Vec<_> = inputs.iter().map(|input| Guarded::new(&input.0, edge)).collect();
+            let lines: Vec<_> = inputs.iter().map(|input| Guarded::new(&input.lines, edge)).collect();
             let arguments: Vec<_> = inputs
                 .iter()
                 .zip(&lines)
-                .map(|((_, stride, _, taps, _), lines)| ComponentLines { lines, stride: *stride, taps })
+                .map(|(Component { stride, packed: taps, .. }, lines)| ComponentLines { lines, stride: *stride, taps })
                 .collect();
             let mut out = Guarded::new(&vec![unwritten; expected.len()], edge);
             across(isa, &arguments, &color, layout, course, at, &mut out);
@@ -162,7 +176,7 @@ fn one_sample_is_exact_and_white_stays_white() {
     let mut random = Random::new(43);
     let alone = Tap { first: 0, weights: vec![1.0] };
     let down_taps = Down::pack(std::slice::from_ref(&alone));
-    let across_taps = Across::pack(&[alone], 1);
+    let across_taps = Across::pack(&[alone], 1, SampleWidth::Byte);
     let wide = taps(&mut random, 3, 500);
     let white = Down::pack(&wide);
     everywhere(|isa, _| {
@@ -203,6 +217,32 @@ fn weights_of_a_great_reduction_keep_their_precision() {
 }
 
 #[test]
+fn words_of_one_value_keep_it() {
+    let mut random = Random::new(44);
+    for count in [1, 2, 3, 7, 40] {
+        let [tap] = taps(&mut random, 1, count).try_into().unwrap();
+        let packed = Across::pack(&[tap], 2, SampleWidth::Word);
+        let color = Color {
+            matrix: [[1.0 / packed.unit()]; 3].map(|[unit]| [unit, 0.0, 0.0]),
+            bias: [0.0; 3],
+            low: [0.0; 3],
+            high: [256.0; 3],
+            gray: None,
+        };
+        for value in [0u16, 0x40, 0x7fc0, 0xabc0, 0xffc0, 0xffff] {
+            let bytes = value.to_le_bytes().map(|byte| i16::from(byte) << packed.line_bits());
+            let lines: Vec<i16> = bytes.into_iter().cycle().take(packed.reach()).collect();
+            everywhere(|isa, _| {
+                let input = ComponentLines { lines: &lines, stride: lines.len(), taps: &packed };
+                let mut out = [0.0; 3];
+                across(isa, &[input], &color, ChannelOrder::Planar, Course::Along, 0, &mut out);
+                assert_eq!(out, [f32::from(value) / 256.0; 3], "{isa} {count} {value:x}");
+            });
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "a row for each weight")]
 fn rows_that_end_early_are_refused() {
     down(Isa::Scalar, FrameRows { bytes: &[0; 9], stride: 5 }, &[1, 1], 1, &mut [0; 5]);
@@ -211,7 +251,8 @@ fn rows_that_end_early_are_refused() {
 #[test]
 #[should_panic(expected = "every pixel is one of the output")]
 fn pixels_outside_the_output_are_refused() {
-    let taps = Across::pack(&[Tap { first: 0, weights: vec![1.0] }, Tap { first: 0, weights: vec![1.0] }], 1);
+    let alone = Tap { first: 0, weights: vec![1.0] };
+    let taps = Across::pack(&[alone.clone(), alone], 1, SampleWidth::Byte);
     let input = ComponentLines { lines: &[0; 16], stride: 16, taps: &taps };
     let color = Color { matrix: [[1.0; 3]; 3], bias: [0.0; 3], low: [0.0; 3], high: [1.0; 3], gray: None };
     across(Isa::Scalar, &[input], &color, ChannelOrder::Planar, Course::Along, 1, &mut [0.0; 6]);
