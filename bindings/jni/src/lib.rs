@@ -7,6 +7,7 @@
 //! Objects are named by handles. A handle finds nothing once its object is closed, so no order of calls from Kotlin can
 //! touch freed memory. Errors are values until Kotlin throws them; so are panics, which never leave this library.
 
+mod hardware;
 mod machine;
 mod message;
 mod registry;
@@ -15,10 +16,12 @@ mod samples;
 mod wire;
 
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 
 use jni_sys::{JNI_ERR, JNI_VERSION_1_6, JavaVM, jint, jlong};
 use skipstone_ffi::{Model, Result, TensorAddress, guarded};
 
+use crate::hardware::HardwarePixels;
 use crate::machine::{Machine, Method, Reference, direct};
 use crate::message::{Reply, Request};
 use crate::registry::Object;
@@ -46,6 +49,7 @@ pub unsafe extern "system" fn JNI_OnLoad(machine: *mut JavaVM, _reserved: *mut c
         method!(c"install", c"([B)[B", install),
         method!(c"installBytes", c"(Ljava/nio/ByteBuffer;[B)[B", install_bytes),
         method!(c"convert", c"([B)[B", convert),
+        method!(c"lockPixels", c"(Ljava/lang/Object;[Ljava/nio/ByteBuffer;)[B", lock_pixels),
         method!(c"close", c"(J)V", close),
     ];
     let methods = [
@@ -161,6 +165,20 @@ extern "system" fn convert(machine: Machine, _class: Reference, arguments: Refer
     })
 }
 
+/// Locks the pixels of a `HardwareBuffer` until their handle is closed. Fills the array with their planes; returns the
+/// handle and a description.
+extern "system" fn lock_pixels(machine: Machine, _class: Reference, buffer: Reference, planes: Reference) -> Reference {
+    reply(&machine, &mut |reply| {
+        let pixels = HardwarePixels::lock(&machine, &buffer)?;
+        for (index, plane) in (0..).zip(pixels.planes()) {
+            machine.set_direct(&planes, index, plane.area)?;
+        }
+        let pixels = Arc::new(pixels);
+        reply.pixels(registry::add(Object::Pixels(Arc::clone(&pixels))), &pixels);
+        Ok(())
+    })
+}
+
 /// Closes the object of a handle, if there is one. A model lives as long as its classifiers and sessions.
 extern "system" fn close(_machine: Machine, _class: Reference, handle: jlong) {
     // Nobody is there to be told of a panic.
@@ -168,6 +186,8 @@ extern "system" fn close(_machine: Machine, _class: Reference, handle: jlong) {
         match registry::remove(handle) {
             Some(Object::Classifier(classifier)) => classifier.close(),
             Some(Object::Session(session)) => session.close(),
+            // Unlocks them: Kotlin closes a frame when no call reads it any more.
+            Some(Object::Pixels(pixels)) => drop(pixels),
             Some(Object::Model(_)) | None => {}
         }
         Ok(())
@@ -179,7 +199,7 @@ extern "system" fn info(machine: Machine, _this: Reference, handle: jlong) -> Re
         match registry::get(handle) {
             Some(Object::Model(model)) => reply.model(&model.info()),
             Some(Object::Classifier(classifier)) => reply.classifier(&classifier.info()),
-            Some(Object::Session(_)) | None => return Err(registry::closed("model or classifier")),
+            Some(Object::Session(_) | Object::Pixels(_)) | None => return Err(registry::closed("model or classifier")),
         }
         Ok(())
     })
@@ -262,7 +282,7 @@ macro_rules! either {
         match registry::get($handle) {
             Some(Object::Classifier($it)) => $result,
             Some(Object::Session($it)) => $result,
-            Some(Object::Model(_)) | None => Err(registry::closed("classifier or session")),
+            Some(Object::Model(_) | Object::Pixels(_)) | None => Err(registry::closed("classifier or session")),
         }
     };
 }

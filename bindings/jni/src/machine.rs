@@ -121,6 +121,33 @@ impl Machine {
         }
     }
 
+    /// Stores a new direct buffer over `area` in an array. Whoever uses it must not outlive the bytes.
+    ///
+    /// # Errors
+    /// `Internal` if the JVM has no memory for it.
+    pub(crate) fn set_direct(&self, buffers: &Reference, index: jint, area: Area) -> Result<()> {
+        // SAFETY: a live array of `ByteBuffer`s, as the native methods' signatures say, that the caller made long enough;
+        // the JVM reads and writes none of the bytes here. This call created the reference that it deletes.
+        let made = unsafe {
+            let buffer = call!(self, NewDirectByteBuffer, area.address as *mut c_void, area.length.cast_signed());
+            if buffer.is_null() {
+                call!(self, ExceptionClear);
+                false
+            } else {
+                call!(self, SetObjectArrayElement, buffers.0, index, buffer);
+                call!(self, DeleteLocalRef, buffer);
+                true
+            }
+        };
+        let refused = || SkipstoneError::Internal { code: "internal".into(), message: "no memory for a buffer".into() };
+        if made { Ok(()) } else { Err(refused()) }
+    }
+
+    /// The JVM and a reference as functions of the system take them.
+    pub(crate) fn pointers(&self, reference: &Reference) -> (*mut c_void, *mut c_void) {
+        (self.0.cast(), reference.0.cast())
+    }
+
     /// The address and length of each direct buffer of an array, as [`Machine::area`] returns them.
     pub(crate) fn areas(&self, buffers: &Reference) -> Vec<Option<Area>> {
         if buffers.is_null() {

@@ -18,6 +18,8 @@ use skipstone_ffi::{
     SkipstoneError, StepTime, TensorInfo,
 };
 
+use crate::hardware::HardwarePixels;
+
 /// The arguments of a call that are not yet read.
 pub(crate) struct Request<'a>(pub(crate) &'a [u8]);
 
@@ -200,6 +202,20 @@ impl Reply {
         self.floats(mean);
         self.floats(std);
         self.text(origin);
+        self.int(info.photo_side.cast_signed());
+    }
+
+    /// The handle of locked pixels, and what they are.
+    pub(crate) fn pixels(&mut self, handle: i64, pixels: &HardwarePixels) {
+        self.long(handle);
+        for value in [pixels.format as u32, pixels.width, pixels.height] {
+            self.int(value.cast_signed());
+        }
+        self.count(pixels.planes().len());
+        for plane in pixels.planes() {
+            self.int(plane.row_stride.cast_signed());
+            self.int(plane.pixel_stride.cast_signed());
+        }
     }
 
     pub(crate) fn latency(&mut self, it: &Latency) {

@@ -9,6 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use skipstone_ffi::{Classifier, Model, Result, Session, SkipstoneError};
 
+use crate::hardware::HardwarePixels;
+
 /// Source of handles. 0 is never used, because uninitialized fields hold it.
 static NEXT: AtomicI64 = AtomicI64::new(1);
 
@@ -21,6 +23,7 @@ pub(crate) enum Object {
     Model(Arc<Model>),
     Classifier(Arc<Classifier>),
     Session(Arc<Session>),
+    Pixels(Arc<HardwarePixels>),
 }
 
 /// Keeps an object; returns its handle.

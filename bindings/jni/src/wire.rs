@@ -57,6 +57,9 @@ impl CallBuffer<'_> {
             2 => FrameFormat::Bgra,
             3 => FrameFormat::Rgb,
             4 => FrameFormat::Gray,
+            5 => FrameFormat::Yuv422,
+            6 => FrameFormat::P010,
+            7 => FrameFormat::P210,
             other => return Err(refused("format", other)),
         };
         let matrix = match self.int(MATRIX) {
@@ -188,7 +191,7 @@ mod tests {
     fn numbers_out_of_range_are_errors() {
         let areas = [Area { address: 1, length: 1 }; 3];
         for (index, value) in
-            [(0, 5), (0, -1), (1, -1), (2, -640), (6, -1), (9, -1), (10, 3), (11, 2), (12, -1), (18, -2)]
+            [(0, 8), (0, -1), (1, -1), (2, -640), (6, -1), (9, -1), (10, 3), (11, 2), (12, -1), (18, -2)]
         {
             let mut ints = YUV;
             ints[index] = value;
@@ -200,7 +203,7 @@ mod tests {
     /// Regression: BT.2020 was refused. The numbers are the positions in the enums of `Frame.kt`.
     #[test]
     fn every_format_matrix_and_range_is_read_from_its_number() {
-        use FrameFormat::{Bgra, Gray, Rgb, Rgba, Yuv420};
+        use FrameFormat::{Bgra, Gray, P010, P210, Rgb, Rgba, Yuv420, Yuv422};
         use FrameMatrix::{Bt601, Bt709, Bt2020};
         use FrameRange::{Full, Video};
         let read = |index: usize, value: usize| {
@@ -208,7 +211,7 @@ mod tests {
             ints[index] = value as i32;
             CallBuffer(&mut buffer(&ints)).frame(&[Area { address: 1, length: 1 }; 3]).unwrap().0
         };
-        for (number, format) in [Yuv420, Rgba, Bgra, Rgb, Gray].into_iter().enumerate() {
+        for (number, format) in [Yuv420, Rgba, Bgra, Rgb, Gray, Yuv422, P010, P210].into_iter().enumerate() {
             assert_eq!(read(FORMAT, number).format, format);
         }
         for (number, matrix) in [Bt601, Bt709, Bt2020].into_iter().enumerate() {

@@ -72,6 +72,8 @@ pub struct ClassifierInfo {
     pub scores: String,
     /// How images are normalized.
     pub normalization: Normalization,
+    /// The shorter side, in pixels, to which a photo may be shrunk while it is decoded: from there on nothing is enlarged.
+    pub photo_side: u32,
 }
 
 /// The values subtracted from each channel of an image (scaled to 0..1), and those it is then divided by.
@@ -168,6 +170,7 @@ impl Classifier {
                 display_names: names(classifier.display_names()),
                 scores: classifier.head().to_string(),
                 normalization: classifier.normalization().into(),
+                photo_side: u32::try_from(classifier.photo_side()).unwrap_or(u32::MAX),
             };
             let live = Live::new(Running { classifier, prepared: vec![0.0; elements] });
             Ok(Arc::new(Self { live, model, info }))

@@ -105,6 +105,12 @@ impl Classifier {
         self.preprocess.normalization()
     }
 
+    /// The shorter side from which on an image is not enlarged: see [`Preprocess::photo_side`].
+    #[must_use]
+    pub fn photo_side(&self) -> usize {
+        self.preprocess.photo_side()
+    }
+
     /// The model's input for `image`, in the model's element order.
     #[must_use]
     pub fn prepare(&self, image: Image<'_>) -> Vec<f32> {

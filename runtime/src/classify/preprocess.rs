@@ -189,6 +189,14 @@ impl Preprocess {
         self.interpolation
     }
 
+    /// The shorter side from which on an image is not enlarged, whatever its proportions: a decoder may shrink photos to
+    /// this side. Where the whole image is shown with bars, it is more than needed.
+    #[must_use]
+    pub fn photo_side(&self) -> usize {
+        let shorter = self.width.min(self.height);
+        self.resize * self.width.max(self.height) / shorter
+    }
+
     /// Number of elements of the input tensor.
     #[must_use]
     pub fn elements(&self) -> usize {

@@ -29,6 +29,30 @@ fn normalizations_that_are_not_finite_are_refused() {
     assert!(prepare(&[1, 3, 4, 4], &[("mean", "1e10"), ("std", "1e-10")]).is_ok());
 }
 
+/// A photo of the shorter side that is reported is not enlarged, and one pixel less is, if the image must fill the input.
+#[test]
+fn photos_may_be_shrunk_until_they_would_be_enlarged() {
+    for (dims, resize, fit) in [
+        ([1, 3, 224, 224], "256", "shortest"),
+        ([1, 3, 32, 32], "32", "shortest"),
+        ([1, 3, 48, 96], "56", "shortest"),
+        ([1, 3, 96, 48], "48", "shortest"),
+        ([1, 3, 64, 64], "64", "stretch"),
+        ([1, 3, 64, 64], "64", "letterbox"),
+    ] {
+        let it = prepare(&dims, &[("resize", resize), ("fit", fit)]).unwrap();
+        let side = it.photo_side();
+        let enlarges = |width, height| {
+            let (across, down) = it.windows(width, height);
+            across.scaled > width || down.scaled > height
+        };
+        for longer in [side, side + 1, 3 * side] {
+            assert!(!enlarges(longer, side) && !enlarges(side, longer), "{dims:?} {longer}");
+        }
+        assert!(enlarges(side - 1, side - 1), "{dims:?}");
+    }
+}
+
 #[test]
 fn numbers_are_read_as_the_standard_library_reads_them() {
     let odd = ["0", "-0", "+.5", "5.", "1e3", "1E-3", "-12.5e+2", "0.00000000000000000000000000000001e30", "1e-45"];

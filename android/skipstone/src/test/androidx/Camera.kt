@@ -22,6 +22,7 @@ interface ImageProxy : AutoCloseable {
 
 interface ImageInfo {
     val rotationDegrees: Int
+    val timestamp: Long
 }
 
 class ImageAnalysis private constructor() {

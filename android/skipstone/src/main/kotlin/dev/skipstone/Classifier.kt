@@ -66,8 +66,8 @@ public class Classifier @JvmOverloads constructor(
         val planes = frame.planes
         val second = planes.getOrNull(1)?.bytes
         val third = planes.getOrNull(2)?.bytes
-        val answer = native.classify(planes.first().bytes, second, third, call)
-        return if (answer < 0) throw call.error(answer) else call.classification(answer, info)
+        val answer = frame.lease.reading { native.classify(planes.first().bytes, second, third, call) }
+        return if (answer < 0) throw call.error(answer) else call.classification(answer, info, frame.timestampNs)
     }
 
     /**
@@ -176,7 +176,13 @@ public class Classifier @JvmOverloads constructor(
  * @property score its score: a probability, unless the model or the options say otherwise.
  * @property displayName its name in the requested language; the label if the model has no other.
  */
-public data class Prediction(val index: Int, val label: String, val score: Float, val displayName: String = label)
+@ConsistentCopyVisibility
+public data class Prediction internal constructor(
+    val index: Int,
+    val label: String,
+    val score: Float,
+    val displayName: String = label,
+)
 
 /**
  * The classes of a frame, and the time it took.
@@ -184,8 +190,15 @@ public data class Prediction(val index: Int, val label: String, val score: Float
  * @property predictions the best classes, best first; fewer than requested if others are not allowed.
  * @property prepareMs milliseconds from the frame to the model's input.
  * @property runMs milliseconds from the model's input to the classes.
+ * @property timestampNs when the frame was captured ([Frame.timestampNs]); null if unknown.
  */
-public data class Classification(val predictions: List<Prediction>, val prepareMs: Double, val runMs: Double) {
+@ConsistentCopyVisibility
+public data class Classification internal constructor(
+    val predictions: List<Prediction>,
+    val prepareMs: Double,
+    val runMs: Double,
+    val timestampNs: Long?,
+) {
     /** The best class; null if none was requested or allowed. */
     public val best: Prediction? get() = predictions.firstOrNull()
 }

@@ -50,16 +50,24 @@ public class ClassifierOptions @JvmOverloads constructor(
  * @property displayNames the same in the requested language.
  * @property scores what the scores are, such as `sigmoid inside the model, by the model's last operator, prob`.
  * @property normalization how images are normalized.
+ * @property photoSide the shorter side, in pixels, to which [Frame.photo] may shrink a photo: from there on nothing is
+ * enlarged.
  */
 public class ClassifierInfo internal constructor(
     public val labels: List<String>,
     public val displayNames: List<String>,
     public val scores: String,
     public val normalization: Normalization,
+    public val photoSide: Int,
 ) {
     internal companion object {
-        fun of(reply: Reply): ClassifierInfo =
-            ClassifierInfo(reply.list(Reply::text), reply.list(Reply::text), reply.text(), Normalization.of(reply))
+        fun of(reply: Reply): ClassifierInfo = ClassifierInfo(
+            labels = reply.list(Reply::text),
+            displayNames = reply.list(Reply::text),
+            scores = reply.text(),
+            normalization = Normalization.of(reply),
+            photoSide = reply.int(),
+        )
     }
 }
 

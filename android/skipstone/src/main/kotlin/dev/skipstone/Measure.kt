@@ -13,7 +13,8 @@ import dev.skipstone.internal.Reply
  * @property max the slowest.
  * @property mean the arithmetic mean.
  */
-public data class Latency(
+@ConsistentCopyVisibility
+public data class Latency internal constructor(
     val runs: Long,
     val min: Double,
     val p50: Double,
@@ -44,7 +45,8 @@ public data class Latency(
  * @property residentBytes resident memory of the process; null if the system does not report it.
  * @property peakResidentBytes peak resident memory of the process; null if the system does not report it.
  */
-public data class Memory(
+@ConsistentCopyVisibility
+public data class Memory internal constructor(
     val weightsBytes: Long,
     val packedBytes: Long,
     val arenaBytes: Long,
@@ -71,7 +73,14 @@ public data class Memory(
  * @property ms milliseconds per run.
  * @property share fraction of the time of all steps, 0 to 1.
  */
-public data class StepTime(val name: String, val op: String, val kernel: String, val ms: Double, val share: Double) {
+@ConsistentCopyVisibility
+public data class StepTime internal constructor(
+    val name: String,
+    val op: String,
+    val kernel: String,
+    val ms: Double,
+    val share: Double,
+) {
     internal companion object {
         fun of(reply: Reply): StepTime = StepTime(
             name = reply.text(),

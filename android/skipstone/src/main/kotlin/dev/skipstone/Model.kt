@@ -155,7 +155,8 @@ public class Model private constructor(internal val native: NativeObject) : Auto
  * @property labels names of its classes, in the order of the first output; empty if the model has none.
  * @property metadata all metadata stored in the file beside the graph.
  */
-public data class ModelInfo(
+@ConsistentCopyVisibility
+public data class ModelInfo internal constructor(
     val name: String,
     val parameters: Long,
     val weightsBytes: Long,
@@ -190,7 +191,8 @@ public data class ModelInfo(
  * @property element its element type, such as `f32`; elements are in native byte order.
  * @property shape its dimensions, outermost first.
  */
-public data class TensorInfo(val name: String, val element: String, val shape: List<Int>) {
+@ConsistentCopyVisibility
+public data class TensorInfo internal constructor(val name: String, val element: String, val shape: List<Int>) {
     /** Bytes of all elements. */
     public val bytes: Int get() = shape.fold(ELEMENT_BYTES.getValue(element), Math::multiplyExact)
 

@@ -58,7 +58,7 @@ public class Session(model: Model) : AutoCloseable {
         writable(prepared)
         call.describeInput(frame, input)
         val planes = Array(frame.planes.size) { frame.planes[it].bytes }
-        val answer = native.prepare(planes, prepared.slice(), call)
+        val answer = frame.lease.reading { native.prepare(planes, prepared.slice(), call) }
         if (answer < 0) throw call.error(answer)
         return prepared
     }

@@ -23,6 +23,7 @@ class CameraxTest {
         override val height = pixels.height
         override val imageInfo = object : ImageInfo {
             override val rotationDegrees = 90
+            override val timestamp = 1_234_567_890_123L
         }
         override val planes = arrayOf<ImageProxy.PlaneProxy>(
             object : ImageProxy.PlaneProxy {
@@ -52,8 +53,9 @@ class CameraxTest {
                 FrameAnalyzer(classifier).use { analyzer ->
                     var closed = 0
                     analyzer.asImageAnalyzer().analyze(image(sample) { closed += 1 })
-                    val seen = analyzer.results.first().predictions
-                    assertEquals(classifier.classify(sample.rgb()).predictions, seen, sample.name)
+                    val seen = analyzer.results.first()
+                    assertEquals(classifier.classify(sample.rgb()).predictions, seen.predictions, sample.name)
+                    assertEquals(1_234_567_890_123L, seen.timestampNs)
                     assertEquals(1, closed)
                 }
             }

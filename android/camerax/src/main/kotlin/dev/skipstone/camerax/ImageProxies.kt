@@ -7,7 +7,7 @@ import dev.skipstone.FrameAnalyzer
 import dev.skipstone.Plane
 
 /**
- * A frame over the planes of this image, upright and with its crop. Closing the frame closes the image.
+ * A frame over the planes of this image, upright, with its crop and its time. Closing the frame closes the image.
  *
  * @throws dev.skipstone.SkipstoneException.Frame for a format other than `YUV_420_888` and `RGBA_8888`.
  */
@@ -19,7 +19,7 @@ public fun ImageProxy.toFrame(): Frame =
         planes.map { Plane(it.buffer, it.rowStride, it.pixelStride) },
         cropRect,
         imageInfo.rotationDegrees,
-    ).onClose(::close)
+    ).capturedAt(imageInfo.timestamp).onClose(::close)
 
 /**
  * This analyzer as CameraX expects it. Use it with [ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST]: the camera's thread never

@@ -7,7 +7,7 @@ import kotlin.concurrent.thread
 
 /** Closes native objects that were garbage-collected. Java's own class for this needs Android 13. */
 internal object Abandoned {
-    private val queue = ReferenceQueue<NativeObject>()
+    private val queue = ReferenceQueue<Any>()
 
     /** A reference that is not reachable itself is never queued. */
     private val watches = ConcurrentHashMap.newKeySet<Watch>()
@@ -18,11 +18,11 @@ internal object Abandoned {
         }
     }
 
-    /** Watches [it], the object of [handle]. */
-    fun watch(it: NativeObject, handle: Long): Watch = Watch(it, handle).also(watches::add)
+    /** Watches [it], which holds the native object of [handle]. */
+    fun watch(it: Any, handle: Long): Watch = Watch(it, handle).also(watches::add)
 
     /** The end of an object: closed by its owner or, if nobody can reach it, by the thread above. */
-    class Watch(it: NativeObject, private val handle: Long) : PhantomReference<NativeObject>(it, queue), AutoCloseable {
+    class Watch(it: Any, private val handle: Long) : PhantomReference<Any>(it, queue), AutoCloseable {
         override fun close() {
             if (watches.remove(this)) Native.close(handle)
         }

@@ -39,13 +39,13 @@ internal class CallBuffer {
     }
 
     /** The [count] classes that the call returned. */
-    fun classification(count: Int, info: ClassifierInfo): Classification {
+    fun classification(count: Int, info: ClassifierInfo, timestampNs: Long?): Classification {
         val predictions = List(count) { at ->
             val index = bytes.getInt(CLASSES + at * 8)
             val label = info.labels.getOrNull(index) ?: "class $index"
             Prediction(index, label, bytes.getFloat(CLASSES + at * 8 + 4), info.displayNames.getOrNull(index) ?: label)
         }
-        return Classification(predictions, prepareMs = bytes.getDouble(0), runMs = bytes.getDouble(8))
+        return Classification(predictions, prepareMs = bytes.getDouble(0), runMs = bytes.getDouble(8), timestampNs)
     }
 
     /** The error that a call returned. */

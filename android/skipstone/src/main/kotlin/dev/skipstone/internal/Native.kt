@@ -37,6 +37,10 @@ internal object Native {
     @JvmStatic
     external fun convert(request: ByteArray): ByteArray
 
+    /** Locks a `HardwareBuffer` until its handle is closed; writes its planes to [planes]. */
+    @JvmStatic
+    external fun lockPixels(buffer: Any, planes: Array<ByteBuffer?>): ByteArray
+
     /** Closes the object of a handle; a handle that was closed is ignored. */
     @JvmStatic
     external fun close(handle: Long)
