@@ -45,6 +45,7 @@ pub mod qgemm;
 pub mod qmap;
 pub mod qpool;
 pub mod qsums;
+mod quality;
 pub mod reduce;
 pub mod requantize;
 pub mod resize;

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use crate::quality::Quality;
+
 /// How long a thread polls for work, or for the other threads to finish, before it parks. It spans a few steps that are
 /// too small to share, and is too short to affect the battery.
 ///
@@ -40,10 +42,12 @@ impl Pool {
     /// skipped: see [`allow`](Self::allow).
     pub fn with(threads: usize, begin: impl Fn() + Send + Sync + 'static, cancel: Arc<AtomicBool>) -> Pool {
         let (shared, begin) = (Arc::new(Shared::new(threads, cancel)), Arc::new(begin));
+        let quality = Quality::current();
         let workers = (1..threads)
             .map_while(|index| {
                 let (shared, begin) = (Arc::clone(&shared), Arc::clone(&begin));
                 let life = move || {
+                    quality.take_over();
                     begin();
                     work(&shared, index);
                 };
