@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use xshell::cmd;
 
 use crate::workspace::{Workspace, say};
-use crate::{cross, debian, python};
+use crate::{cross, debian, gradle, python};
 
 /// Android 15 and later refuse libraries whose segments are not aligned to pages of this size.
 const PAGE: u64 = 16 << 10;
@@ -42,6 +42,11 @@ pub enum Command {
         #[arg(long)]
         symbols: Option<PathBuf>,
     },
+    /// Run Gradle in the folder `android`, in the version that gradle/wrapper names, which is downloaded if necessary
+    Gradle {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write an AAR without Gradle: the Kotlin library as the tests compile it, and the native libraries FOLDER/ABI
     Aar { folder: PathBuf, file: PathBuf },
 }
@@ -49,6 +54,7 @@ pub enum Command {
 pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
     match command {
         Command::Native { folder, symbols } => native(workspace, folder, symbols.as_deref()),
+        Command::Gradle { arguments } => gradle::run(workspace, arguments),
         Command::Aar { folder, file } => {
             install(workspace)?;
             maven(workspace, &["compile", "jar:jar"])?;

@@ -8,6 +8,7 @@ mod android;
 mod bindings;
 mod cross;
 mod debian;
+mod gradle;
 mod ios;
 mod python;
 mod swift;
