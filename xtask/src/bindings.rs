@@ -19,7 +19,7 @@ pub fn swift(workspace: &Workspace, library: &Path) -> Result<()> {
     cmd!(
         shell,
         "cargo run --quiet -p skipstone-bindgen -Zprofile-hint-mostly-unused
-         --config profile.dev.package.uniffi_bindgen.hint-mostly-unused=true -- {library} ios/uniffi.toml {folder}"
+         --config profile.dev.package.uniffi_bindgen.hint-mostly-unused=true -- {library} {folder}"
     )
     .env("RUSTC_BOOTSTRAP", "1")
     .env("CARGO_TARGET_DIR", workspace.build("bindgen"))

@@ -1,6 +1,7 @@
 //! The Swift package: its tests on Linux, and the library that it links on Apple's systems.
 //!
-//! Code inside `canImport` of Apple's frameworks, and the apps, are parsed on Linux and compiled only on a Mac.
+//! Code for Apple's frameworks is compiled and run on Linux with stand-ins for them (`ios/Tests/Apple`); the apps are
+//! parsed there, and compiled only on a Mac.
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ pub enum Command {
     Test,
     /// The package: bindings, build without warnings, tests
     Package,
+    /// Write what is public in Swift to ios/api, which the tests compare it with
+    Api,
     /// The races between tasks, with many runs each
     Races {
         #[arg(default_value_t = 100_000)]
@@ -52,6 +55,12 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
             cross::check(workspace, "skipstone-ffi", &["aarch64-apple-ios"])
         }
         Command::Package => package(workspace),
+        Command::Api => {
+            prepare(workspace)?;
+            frameworks(workspace)?;
+            workspace.shell.create_dir("ios/api")?;
+            Ok(workspace.shell.write_file(API, api(workspace)?)?)
+        }
         Command::Races { runs } => {
             prepare(workspace)?;
             test(workspace, *runs, &["--filter", "Race"])
@@ -103,7 +112,55 @@ fn package(workspace: &Workspace) -> Result<()> {
     swift::run(workspace, &apps)?;
     say("the package");
     test(workspace, 4_000, &[])?;
-    consume(workspace)
+    consume(workspace)?;
+    frameworks(workspace)?;
+    ensure!(
+        workspace.shell.read_file(API)? == api(workspace)?,
+        "what is public in Swift has changed: if it is meant to, `cargo xtask ios api` writes {API}"
+    );
+    Ok(())
+}
+
+const API: &str = "ios/api/Skipstone.swiftinterface";
+
+/// What apps compile against, also the code for Apple's frameworks, whose stand-ins were built by [`frameworks`].
+fn api(workspace: &Workspace) -> Result<String> {
+    say("what is public in Swift");
+    let folder = workspace.build("swift/api");
+    workspace.shell.create_dir(&folder)?;
+    let interface = folder.join("Skipstone.swiftinterface");
+    let mut command = vec!["swiftc".to_owned(), "-emit-module".to_owned(), "-enable-library-evolution".to_owned()];
+    command.extend(["-swift-version", "6", "-module-name", "Skipstone", "-suppress-warnings"].map(str::to_owned));
+    let modules = workspace.build("swift/apple-build/debug/Modules");
+    for (option, path) in [
+        ("-o", &folder.join("Skipstone.swiftmodule")),
+        ("-emit-module-interface-path", &interface),
+        ("-I", &modules),
+        ("-I", &workspace.build("swift/apple/Sources/skipstoneFFI")),
+    ] {
+        command.extend([option.to_owned(), path.display().to_string()]);
+    }
+    for file in workspace.shell.read_dir("ios/Sources/Skipstone")? {
+        if file.extension().is_some_and(|it| it == "swift") {
+            command.push(file.display().to_string());
+        }
+    }
+    swift::run(workspace, &command)?;
+    // The comments at its top name the compiler.
+    let text = workspace.shell.read_file(&interface)?;
+    Ok(text.lines().filter(|line| !line.starts_with("//")).map(|line| format!("{line}\n")).collect())
+}
+
+/// Compiles the library with stand-ins for the frameworks of Apple that it uses, and compares the answers for their images
+/// with those for plain bytes.
+fn frameworks(workspace: &Workspace) -> Result<()> {
+    say("the code for Apple's frameworks, with stand-ins for them");
+    let (shell, folder) = (&workspace.shell, workspace.build("swift/apple"));
+    assemble(workspace, &shell.read_file("ios/Tests/Apple/Package.swift")?, &folder)?;
+    for stand_in in shell.read_dir("ios/Tests/Apple")?.iter().filter(|path| path.is_dir()) {
+        cmd!(shell, "cp -R {stand_in} {folder}").quiet().run()?;
+    }
+    execute(workspace, "build/swift/apple", "build/swift/apple-build", "Checks", &[])
 }
 
 /// Builds and runs a program that knows only the published package, and this machine's library where a phone has the
@@ -112,13 +169,18 @@ fn consume(workspace: &Workspace) -> Result<()> {
     say("a program that depends on the published package");
     let package = published(&workspace.shell.read_file("ios/Package.swift")?, "https://example.org/library.zip", "")?;
     assemble(workspace, &package, &workspace.build("swift/published/Skipstone"))?;
+    execute(workspace, "ios/Consumer", "build/swift/consumer", "consumer", &["cat"])
+}
+
+/// Builds and runs a program of a package, with a model and a picture as its first arguments.
+fn execute(workspace: &Workspace, package: &str, scratch: &str, program: &str, arguments: &[&str]) -> Result<()> {
     let libraries = format!("-L{}", workspace.build("swift/lib").display());
     let fixtures = workspace.build("swift/fixtures");
-    let arguments = ["simplenet.skip", "cat_0.ppm"].map(|name| fixtures.join(name).display().to_string());
-    let mut command = vec!["swift", "run", "--package-path", "ios/Consumer", "--scratch-path", "build/swift/consumer"];
-    command.extend(["-Xswiftc", "-warnings-as-errors", "-Xlinker", &libraries, "consumer"]);
-    command.extend(arguments.iter().map(String::as_str));
-    command.push("cat");
+    let files = ["simplenet.skip", "cat_0.ppm"].map(|name| fixtures.join(name).display().to_string());
+    let mut command = vec!["swift", "run", "--package-path", package, "--scratch-path", scratch];
+    command.extend(["-Xswiftc", "-warnings-as-errors", "-Xlinker", &libraries, program]);
+    command.extend(files.iter().map(String::as_str));
+    command.extend(arguments);
     swift::run(workspace, &command.into_iter().map(str::to_owned).collect::<Vec<_>>())
 }
 

@@ -1,4 +1,5 @@
-#if os(iOS)
+// iOS and Mac Catalyst, and Linux with stand-ins for the frameworks (Tests/Apple).
+#if canImport(UIKit) && canImport(AVFoundation) && !os(tvOS) && !os(visionOS) && !os(watchOS)
     import AVFoundation
     import UIKit
 
@@ -34,6 +35,8 @@
         /// The rotation for the device's orientation; accessed only on `queue`.
         private nonisolated(unsafe) var held = Frame.Rotation.quarter
         private let queue = DispatchQueue(label: "skipstone.camera", qos: .userInitiated)
+        /// Changed only while the camera is made.
+        private nonisolated(unsafe) var observers: [any NSObjectProtocol] = []
         /// Receives the frames; accessed only on `queue`, like all of the session except its preview.
         private nonisolated(unsafe) var stream:
             (id: UUID, continuation: AsyncThrowingStream<Frame, any Error>.Continuation)?
@@ -70,12 +73,14 @@
             session.commitConfiguration()
             output.setSampleBufferDelegate(self, queue: queue)
             // By its raw name, because SDK releases name the constant differently.
-            NotificationCenter.default.addObserver(
-                self, selector: #selector(sessionFailed),
-                name: Notification.Name("AVCaptureSessionRuntimeErrorNotification"), object: session)
+            observe(Notification.Name("AVCaptureSessionRuntimeErrorNotification"), of: session, on: nil) {
+                $0.sessionFailed($1)
+            }
             guard rotation == nil else { return }
             await follow()
         }
+
+        deinit { observers.forEach(NotificationCenter.default.removeObserver) }
 
         /// Starts the camera, which stops when the loop over the frames ends. Only one loop at a time: a second call
         /// ends the first one's.
@@ -99,8 +104,19 @@
     }
 
     extension Camera {
+        private func observe(
+            _ name: Notification.Name, of object: Any?, on queue: OperationQueue?,
+            _ body: @escaping @Sendable (Camera, Notification) -> Void
+        ) {
+            let center = NotificationCenter.default
+            observers.append(
+                center.addObserver(forName: name, object: object, queue: queue) { [weak self] notification in
+                    if let self { body(self, notification) }
+                })
+        }
+
         /// The system has reset its media services, or the camera has failed: no more frames will come.
-        @objc private func sessionFailed(_ notification: Notification) {
+        private func sessionFailed(_ notification: Notification) {
             let error = notification.userInfo?[AVCaptureSessionErrorKey] as? any Error
             let text = error?.localizedDescription ?? "the camera has failed"
             queue.async { [self] in stream?.continuation.finish(throwing: Failure.stopped(text)) }
@@ -109,14 +125,15 @@
         /// Rotates frames by the device's orientation from now on.
         @MainActor private func follow() {
             UIDevice.current.beginGeneratingDeviceOrientationNotifications()
-            NotificationCenter.default.addObserver(
-                self, selector: #selector(deviceTurned), name: UIDevice.orientationDidChangeNotification, object: nil)
+            observe(UIDevice.orientationDidChangeNotification, of: nil, on: .main) { camera, _ in
+                MainActor.assumeIsolated { camera.deviceTurned() }
+            }
             deviceTurned()
         }
 
         /// Sensors are mounted along the device's long side, and a front camera faces the other way. A device that lies
         /// flat keeps the rotation it had.
-        @MainActor @objc private func deviceTurned() {
+        @MainActor private func deviceTurned() {
             let turn: Frame.Rotation
             switch (UIDevice.current.orientation, position == .front) {
             case (.portrait, _): turn = .quarter
@@ -133,9 +150,10 @@
         public func captureOutput(
             _ output: AVCaptureOutput, didOutput sample: CMSampleBuffer, from connection: AVCaptureConnection
         ) {
-            guard let buffer = CMSampleBufferGetImageBuffer(sample) else { return }
+            // A sample without an image reports dropped frames.
+            guard CMSampleBufferGetImageBuffer(sample) != nil else { return }
             do {
-                var frame = try Frame(buffer)
+                var frame = try Frame(sample)
                 frame.rotation = rotation ?? held
                 stream?.continuation.yield(frame)
             } catch {

@@ -58,7 +58,8 @@ public final class Classifier: Sendable {
             try binding.setDeadlineMs(ms: deadline?.inMilliseconds)
             return try frame.withAddress { address in
                 try Classification(
-                    binding.classifyFrameAt(frame: address, top: UInt32(clamping: top)), info.displayNames)
+                    binding.classifyFrameAt(frame: address, top: UInt32(clamping: top)), info.displayNames,
+                    frame.timestampNs)
             }
         }
     }
@@ -127,6 +128,8 @@ public struct Classification: Hashable, Sendable {
     public let preparation: Duration
     /// Time from the model's input to the classes.
     public let run: Duration
+    /// When the frame was captured (``Frame/timestampNs``); `nil` if unknown.
+    public let timestampNs: Int64?
 }
 
 /// A class that a frame may show.
@@ -145,7 +148,7 @@ public struct Prediction: Hashable, Sendable, Identifiable {
 }
 
 extension Classification {
-    init(_ classification: SkipstoneBindings.Classification, _ names: [String]) {
+    init(_ classification: SkipstoneBindings.Classification, _ names: [String], _ timestampNs: Int64?) {
         predictions = classification.predictions.map {
             let index = Int($0.index)
             let name = names.indices.contains(index) ? names[index] : $0.label
@@ -153,5 +156,6 @@ extension Classification {
         }
         preparation = .milliseconds(classification.prepareMs)
         run = .milliseconds(classification.runMs)
+        self.timestampNs = timestampNs
     }
 }

@@ -61,6 +61,8 @@ public struct ClassifierInfo: Hashable, Sendable {
     public let scores: String
     /// How images are normalized.
     public let normalization: Normalization
+    /// The shorter side, in pixels, to which a photo may be shrunk while it is decoded: from there on nothing is enlarged.
+    public let photoSide: Int
 
     /// The values subtracted from each channel of an image (scaled to 0..1), and those it is then divided by.
     public struct Normalization: Hashable, Sendable {
@@ -80,5 +82,6 @@ extension ClassifierInfo {
         scores = info.scores
         normalization = Normalization(
             mean: info.normalization.mean, std: info.normalization.std, origin: info.normalization.origin)
+        photoSide = Int(info.photoSide)
     }
 }

@@ -7,38 +7,54 @@
         /// The buffer is retained, and locked for reading while it is read. It must not be written to while the frame
         /// is in use. Matrix and range come from the buffer's attachments.
         ///
-        /// - Throws: ``SkipstoneError`` of kind `unsupported`, code `frame.format`, for formats other than 420v, 420f,
-        ///   BGRA, RGBA, 24-bit RGB and one component of 8 bits, and for matrices other than BT.601, BT.709 and
-        ///   BT.2020.
+        /// - Throws: ``SkipstoneError`` of kind `unsupported`, code `frame.format`, for formats other than YUV in two planes
+        ///   (420v, 420f, 422v, 422f, and of 10 bits x420, xf20, x422, xf22), BGRA, RGBA, 24-bit RGB and one component of 8
+        ///   bits, and for matrices other than BT.601, BT.709 and BT.2020.
         public init(_ buffer: CVPixelBuffer) throws {
             let kind = CVPixelBufferGetPixelFormatType(buffer)
-            let layout: Layout
-            switch kind {
-            case kCVPixelFormatType_420YpCbCr8BiPlanarFullRange, kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange:
-                layout = .biplanar(
-                    .blueRed, lumaStride: CVPixelBufferGetBytesPerRowOfPlane(buffer, 0),
+            let (width, height) = (CVPixelBufferGetWidth(buffer), CVPixelBufferGetHeight(buffer))
+            if let format = yuvFormat(of: kind) {
+                let layout = Layout.biplanar(
+                    format, .blueRed, lumaStride: CVPixelBufferGetBytesPerRowOfPlane(buffer, 0),
                     chromaStride: CVPixelBufferGetBytesPerRowOfPlane(buffer, 1))
-            case kCVPixelFormatType_32BGRA:
-                layout = .packed(.bgra, rowStride: CVPixelBufferGetBytesPerRow(buffer))
-            case kCVPixelFormatType_32RGBA:
-                layout = .packed(.rgba, rowStride: CVPixelBufferGetBytesPerRow(buffer))
-            case kCVPixelFormatType_24RGB:
-                layout = .packed(.rgb, rowStride: CVPixelBufferGetBytesPerRow(buffer))
-            case kCVPixelFormatType_OneComponent8:
-                layout = .packed(.gray, rowStride: CVPixelBufferGetBytesPerRow(buffer))
+                self.init(width: width, height: height, layout: layout, pixels: PixelBuffer(buffer: buffer))
+                range = isVideoRange(kind) ? .video : .full
+                matrix = try yuvMatrix(of: CVBufferCopyAttachment(buffer, kCVImageBufferYCbCrMatrixKey, nil))
+                return
+            }
+            let format: Format
+            switch kind {
+            case kCVPixelFormatType_32BGRA: format = .bgra
+            case kCVPixelFormatType_32RGBA: format = .rgba
+            case kCVPixelFormatType_24RGB: format = .rgb
+            case kCVPixelFormatType_OneComponent8: format = .gray
             default:
                 let format = fourCharacters(kind)
                 throw SkipstoneError(
                     .unsupported, code: "frame.format", "pixel buffers of format \(format) are not supported")
             }
             self.init(
-                width: CVPixelBufferGetWidth(buffer), height: CVPixelBufferGetHeight(buffer), layout: layout,
+                width: width, height: height, layout: .packed(format, rowStride: CVPixelBufferGetBytesPerRow(buffer)),
                 pixels: PixelBuffer(buffer: buffer))
-            range = kind == kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange ? .video : .full
-            if case .biplanar = layout {
-                matrix = try yuvMatrix(of: CVBufferCopyAttachment(buffer, kCVImageBufferYCbCrMatrixKey, nil))
-            }
         }
+    }
+
+    /// How the samples of a pixel format with two planes, luma and chroma, are stored; `nil` for other formats.
+    private func yuvFormat(of kind: OSType) -> Frame.YUVFormat? {
+        switch kind {
+        case kCVPixelFormatType_420YpCbCr8BiPlanarFullRange, kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange: .yuv420
+        case kCVPixelFormatType_422YpCbCr8BiPlanarFullRange, kCVPixelFormatType_422YpCbCr8BiPlanarVideoRange: .yuv422
+        case kCVPixelFormatType_420YpCbCr10BiPlanarFullRange, kCVPixelFormatType_420YpCbCr10BiPlanarVideoRange: .p010
+        case kCVPixelFormatType_422YpCbCr10BiPlanarFullRange, kCVPixelFormatType_422YpCbCr10BiPlanarVideoRange: .p210
+        default: nil
+        }
+    }
+
+    private func isVideoRange(_ kind: OSType) -> Bool {
+        [
+            kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange, kCVPixelFormatType_422YpCbCr8BiPlanarVideoRange,
+            kCVPixelFormatType_420YpCbCr10BiPlanarVideoRange, kCVPixelFormatType_422YpCbCr10BiPlanarVideoRange,
+        ].contains(kind)
     }
 
     /// The matrix that a buffer specifies; BT.601 if it specifies none.

@@ -2,7 +2,8 @@
     import CoreGraphics
 
     extension Frame {
-        /// A decoded image: a photo, a file, a screenshot. Its pixels are drawn once, in sRGB.
+        /// A decoded image: a screenshot, or one that the app has drawn. Its pixels are drawn once, in sRGB. For photos,
+        /// ``init(photo:leastSide:)-(URL,_)`` takes less time and memory.
         ///
         /// - Throws: ``SkipstoneError`` of kind `frame` if the image cannot be drawn.
         public init(_ image: CGImage) throws {
@@ -54,6 +55,22 @@
                 @unknown default: 1
                 }
             orient(exif: exif)
+        }
+    }
+#endif
+
+#if canImport(AppKit) && !targetEnvironment(macCatalyst)
+    import AppKit
+
+    extension Frame {
+        /// An image of a Mac, in its largest size.
+        ///
+        /// - Throws: ``SkipstoneError`` of kind `unsupported` for an image without pixels, `frame` if it cannot be drawn.
+        public init(_ image: NSImage) throws {
+            guard let pixels = image.cgImage(forProposedRect: nil, context: nil, hints: nil) else {
+                throw SkipstoneError(.unsupported, code: "frame.format", "the image has no pixels (no CGImage)")
+            }
+            try self.init(pixels)
         }
     }
 #endif

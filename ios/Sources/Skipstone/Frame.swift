@@ -3,8 +3,8 @@ import Foundation
 /// An image as a camera or a decoder delivers it, and how to look at it.
 ///
 /// A frame refers to its pixels and does not copy them: the classifier rotates, crops, resizes and normalizes in one
-/// pass over the planes. Pixels come from a `CVPixelBuffer`, a `CGImage` or a `UIImage`, or as bytes in any container
-/// (`Data`, `[UInt8]`):
+/// pass over the planes. Pixels come from a `CMSampleBuffer`, a `CVPixelBuffer`, a photo's file, a `CGImage`, a `UIImage`
+/// or an `NSImage`, or as bytes in any container (`Data`, `[UInt8]`):
 ///
 /// ```swift
 /// var frame = Frame(bytes, format: .bgra, width: 640, height: 480)
@@ -36,7 +36,21 @@ public struct Frame: Sendable {
         }
     }
 
-    /// The order of the two chroma bytes in the interleaved plane that follows the luma plane.
+    /// How the samples of a YUV frame are stored.
+    public enum YUVFormat: Hashable, Sendable, CaseIterable {
+        /// One byte per sample; chroma for blocks of 2x2 pixels (4:2:0).
+        case yuv420
+        /// One byte per sample; chroma for pairs of pixels of a row (4:2:2).
+        case yuv422
+        /// Like `yuv420` with 10 bits per sample: the upper ones of two bytes, the lower byte first. Core Video's `x420`.
+        case p010
+        /// Like `yuv422` with 10 bits per sample, stored as in `p010`. Core Video's `x422`.
+        case p210
+
+        var bytesPerSample: Int { self == .p010 || self == .p210 ? 2 : 1 }
+    }
+
+    /// The order of the two chroma samples in the interleaved plane that follows the luma plane.
     public enum ChromaOrder: Hashable, Sendable {
         /// Blue first: NV12, what iPhones deliver.
         case blueRed
@@ -68,9 +82,9 @@ public struct Frame: Sendable {
 
     /// The range of YUV values.
     public enum YUVRange: Hashable, Sendable {
-        /// 0 to 255.
+        /// 0 to 255, or to 1023 of 10 bits.
         case full
-        /// 16 to 235 (luma) and 16 to 240 (chroma).
+        /// 16 to 235 (luma) and 16 to 240 (chroma); of 10 bits, four times that.
         case video
     }
 
@@ -110,6 +124,9 @@ public struct Frame: Sendable {
     public var matrix = YUVMatrix.bt601
     /// The range of YUV values; ignored for other formats.
     public var range = YUVRange.full
+    /// When the camera captured it, in nanoseconds of the camera's clock; `nil` if unknown. The result of a run has the same
+    /// value (``Classification/timestampNs``), so that it can be matched with its frame.
+    public var timestampNs: Int64?
 
     let layout: Layout
     let pixels: any PixelSource
@@ -137,22 +154,27 @@ public struct Frame: Sendable {
             width: width, height: height, layout: .packed(format, rowStride: stride), pixels: Bytes(planes: [bytes]))
     }
 
-    /// A YUV 4:2:0 frame with two planes: luma, and chroma with half the width and height and two bytes per pixel.
+    /// A YUV frame with two planes: luma, and chroma with half the width, for 4:2:0 also half the height, and two samples
+    /// per pixel. ``matrix`` and ``range`` say which colors they are; those of HDR, HLG and PQ, are used as they are encoded.
     ///
     /// - Parameters:
     /// - luma: The rows of luma, kept as long as the frame.
     /// - chroma: The rows of chroma, kept as long as the frame.
-    /// - order: Which of the two chroma bytes comes first.
+    /// - format: How the samples are stored.
+    /// - order: Which of the two chroma samples comes first.
     /// - width: Pixels in a row of luma.
     /// - height: Number of rows of luma.
     /// - lumaBytesPerRow: From one row of luma to the next; `nil` if they follow without a gap.
     /// - chromaBytesPerRow: From one row of chroma to the next; `nil` if they follow without a gap.
     public init(
-        luma: some ContiguousBytes & Sendable, chroma: some ContiguousBytes & Sendable, order: ChromaOrder = .blueRed,
-        width: Int, height: Int, lumaBytesPerRow: Int? = nil, chromaBytesPerRow: Int? = nil
+        luma: some ContiguousBytes & Sendable, chroma: some ContiguousBytes & Sendable, format: YUVFormat = .yuv420,
+        order: ChromaOrder = .blueRed, width: Int, height: Int, lumaBytesPerRow: Int? = nil,
+        chromaBytesPerRow: Int? = nil
     ) {
+        let bytes = format.bytesPerSample
         let layout = Layout.biplanar(
-            order, lumaStride: lumaBytesPerRow ?? width, chromaStride: chromaBytesPerRow ?? width &+ (width & 1))
+            format, order, lumaStride: lumaBytesPerRow ?? width &* bytes,
+            chromaStride: chromaBytesPerRow ?? (width &+ (width & 1)) &* bytes)
         self.init(width: width, height: height, layout: layout, pixels: Bytes(planes: [luma, chroma]))
     }
 

@@ -9,7 +9,7 @@ extension Frame {
     /// How to read the planes of a ``PixelSource``.
     enum Layout: Hashable, Sendable {
         case packed(Format, rowStride: Int)
-        case biplanar(ChromaOrder, lumaStride: Int, chromaStride: Int)
+        case biplanar(YUVFormat, ChromaOrder, lumaStride: Int, chromaStride: Int)
     }
 
     /// Calls `body` with the frame in the Rust library's form. Its addresses are valid until `body` returns.
@@ -42,7 +42,10 @@ extension Frame.Layout {
         case .packed(.bgra, _): .bgra
         case .packed(.rgb, _): .rgb
         case .packed(.gray, _): .gray
-        case .biplanar: .yuv420
+        case .biplanar(.yuv420, _, _, _): .yuv420
+        case .biplanar(.yuv422, _, _, _): .yuv422
+        case .biplanar(.p010, _, _, _): .p010
+        case .biplanar(.p210, _, _, _): .p210
         }
     }
 
@@ -50,13 +53,15 @@ extension Frame.Layout {
         switch self {
         case .packed(let format, let stride):
             planes.map { PlaneAddress($0, rowStride: stride, pixelStride: format.bytesPerPixel) }
-        case .biplanar(let order, let lumaStride, let chromaStride):
-            // Each chroma component is every other byte of the second plane.
-            planes.prefix(1).map { PlaneAddress($0, rowStride: lumaStride, pixelStride: 1) }
+        case .biplanar(let format, let order, let lumaStride, let chromaStride):
+            // Each chroma component is every other sample of the second plane.
+            planes.prefix(1).map { PlaneAddress($0, rowStride: lumaStride, pixelStride: format.bytesPerSample) }
                 + planes.dropFirst().flatMap { chroma in
-                    let first = PlaneAddress(chroma, rowStride: chromaStride, pixelStride: 2)
+                    let bytes = format.bytesPerSample
+                    let first = PlaneAddress(chroma, rowStride: chromaStride, pixelStride: 2 * bytes)
                     let second = PlaneAddress(
-                        UnsafeRawBufferPointer(rebasing: chroma.dropFirst()), rowStride: chromaStride, pixelStride: 2)
+                        UnsafeRawBufferPointer(rebasing: chroma.dropFirst(bytes)), rowStride: chromaStride,
+                        pixelStride: 2 * bytes)
                     return order == .blueRed ? [first, second] : [second, first]
                 }
         }

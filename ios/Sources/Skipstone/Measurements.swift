@@ -9,15 +9,15 @@ public struct Latency: Hashable, Sendable {
     /// The count of all runs that succeeded since the classifier or session was made.
     public let runs: Int
     /// The fastest.
-    public let minimum: Duration
-    /// The 50th percentile.
-    public let median: Duration
+    public let min: Duration
+    /// The median.
+    public let p50: Duration
     /// The 90th percentile.
     public let p90: Duration
     /// The 99th percentile.
     public let p99: Duration
     /// The slowest.
-    public let maximum: Duration
+    public let max: Duration
     /// The arithmetic mean.
     public let mean: Duration
 }
@@ -25,7 +25,7 @@ public struct Latency: Hashable, Sendable {
 /// Memory of a model, and of its process.
 public struct Memory: Hashable, Sendable {
     /// Weights as the package stores them: mapped, and resident only where a run has touched them.
-    public let weightBytes: Int
+    public let weightsBytes: Int
     /// Weights packed for the kernels.
     public let packedBytes: Int
     /// All tensors between inputs and outputs, of one classifier or session.
@@ -54,18 +54,18 @@ public struct StepTime: Hashable, Sendable {
 extension Latency {
     init(_ latency: SkipstoneBindings.Latency) {
         runs = Int(clamping: latency.runs)
-        minimum = .milliseconds(latency.min)
-        median = .milliseconds(latency.p50)
+        min = .milliseconds(latency.min)
+        p50 = .milliseconds(latency.p50)
         p90 = .milliseconds(latency.p90)
         p99 = .milliseconds(latency.p99)
-        maximum = .milliseconds(latency.max)
+        max = .milliseconds(latency.max)
         mean = .milliseconds(latency.mean)
     }
 }
 
 extension Memory {
     init(_ memory: SkipstoneBindings.Memory) {
-        weightBytes = Int(clamping: memory.weightsBytes)
+        weightsBytes = Int(clamping: memory.weightsBytes)
         packedBytes = Int(clamping: memory.packedBytes)
         arenaBytes = Int(clamping: memory.arenaBytes)
         #if canImport(Darwin)

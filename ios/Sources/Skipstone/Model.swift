@@ -32,6 +32,16 @@ public final class Model: Sendable {
         try self.init { try .open(path: url.path, config: config.binding) }
     }
 
+    /// Maps the package that is a part of an open file, such as an archive: `length` bytes that begin at `offset`. The
+    /// descriptor stays the caller's, and may be closed afterwards.
+    ///
+    /// - Throws: As ``init(contentsOf:config:)``.
+    public convenience init(descriptor: Int32, offset: UInt64, length: UInt64, config: Config = Config()) throws {
+        try self.init {
+            try .openDescriptor(fd: descriptor, offset: offset, length: length, config: config.binding)
+        }
+    }
+
     /// Copies and checks a package that is already in memory.
     ///
     /// - Throws: ``SkipstoneError`` of kind `package`, `model` or `unsupported`.
@@ -100,7 +110,7 @@ public struct ModelInfo: Hashable, Sendable {
     /// Number of parameters.
     public let parameters: Int
     /// Size of the weights in the package.
-    public let weightBytes: Int
+    public let weightsBytes: Int
     /// Memory that each classifier or session takes for its tensors.
     public let arenaBytes: Int
     /// Instruction set of the chosen kernels, such as `neon`.
@@ -121,7 +131,7 @@ extension ModelInfo {
     init(_ info: SkipstoneBindings.ModelInfo) throws {
         name = info.name
         parameters = Int(clamping: info.parameters)
-        weightBytes = Int(clamping: info.weightsBytes)
+        weightsBytes = Int(clamping: info.weightsBytes)
         arenaBytes = Int(clamping: info.arenaBytes)
         isa = info.isa
         threads = Int(clamping: info.threads)

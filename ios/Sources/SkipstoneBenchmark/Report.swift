@@ -158,12 +158,12 @@ extension Report {
         self.runs = runs.count
         latencyMs = runs.latency
         nativeMs = Latency(
-            min: native.minimum.inMilliseconds, p50: native.median.inMilliseconds, p90: native.p90.inMilliseconds,
-            p99: native.p99.inMilliseconds, max: native.maximum.inMilliseconds, mean: native.mean.inMilliseconds)
+            min: native.min.inMilliseconds, p50: native.p50.inMilliseconds, p90: native.p90.inMilliseconds,
+            p99: native.p99.inMilliseconds, max: native.max.inMilliseconds, mean: native.mean.inMilliseconds)
         histogram = runs.histogram
         self.frames = frames
         self.memory = Memory(
-            weightsBytes: memory.weightBytes, packedBytes: memory.packedBytes, arenaBytes: memory.arenaBytes,
+            weightsBytes: memory.weightsBytes, packedBytes: memory.packedBytes, arenaBytes: memory.arenaBytes,
             peakRssBytes: memory.peakResidentBytes)
         self.steps = steps.map {
             Step(name: $0.name, op: $0.op, kernel: $0.kernel, ms: $0.time.inMilliseconds, share: $0.share)

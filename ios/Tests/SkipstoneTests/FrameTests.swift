@@ -68,27 +68,46 @@ import Testing
             case .bt709: (0.2126, 0.0722)
             case .bt2020: (0.2627, 0.0593)
             }
-        func yuv(_ rgb: [UInt8]) -> (y: UInt8, u: UInt8, v: UInt8) {
-            let (r, g, b) = (Double(rgb[0]), Double(rgb[1]), Double(rgb[2]))
+        // Codes of some bits, by the equations of ITU-T H.273.
+        func yuv(_ rgb: [UInt8], bits: Int) -> (y: Int, u: Int, v: Int) {
+            let (r, g, b) = (Double(rgb[0]) / 255, Double(rgb[1]) / 255, Double(rgb[2]) / 255)
             let y = red * r + (1 - red - blue) * g + blue * b
             let (u, v) = ((b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red))
-            return range == .full
-                ? (UInt8(y.rounded()), UInt8((u + 128).rounded()), UInt8((v + 128).rounded()))
-                : (
-                    UInt8((y * 219 / 255 + 16).rounded()), UInt8((u * 224 / 255 + 128).rounded()),
-                    UInt8((v * 224 / 255 + 128).rounded())
-                )
+            let unit = Double(1 << (bits - 8))
+            let (black, luma, chroma) =
+                range == .full ? (0, 256 * unit - 1, 256 * unit - 1) : (16 * unit, 219 * unit, 224 * unit)
+            let code = { (value: Double) in Int(value.rounded()) }
+            return (code(y * luma + black), code(u * chroma + 128 * unit), code(v * chroma + 128 * unit))
         }
-        let luma = (0..<32 * 32).map { yuv(image[$0 % 32, $0 / 32]).y }
-        let corners = (0..<16 * 16).map { yuv(image[$0 % 16 * 2, $0 / 16 * 2]) }
-        for order in [Frame.ChromaOrder.blueRed, .redBlue] {
-            let chroma = corners.flatMap { order == .blueRed ? [$0.u, $0.v] : [$0.v, $0.u] }
-            var frame = Frame(luma: luma, chroma: chroma, order: order, width: 32, height: 32)
-            frame.matrix = matrix
-            frame.range = range
-            // Rounding to bytes moves a color by up to two of 255.
-            try await expect(frame, toBeLike: image, within: 0.05)
+        for format in Frame.YUVFormat.allCases {
+            let bits = [.p010, .p210].contains(format) ? 10 : 8
+            let rows = [.yuv422, .p210].contains(format) ? 1 : 2
+            // 10 bits are the upper ones of two bytes, the lower byte first.
+            let bytes = { (code: Int) in
+                bits == 8 ? [UInt8(code)] : [UInt8(code << 6 & 255), UInt8(code >> 2)]
+            }
+            let luma = (0..<32 * 32).flatMap { bytes(yuv(image[$0 % 32, $0 / 32], bits: bits).y) }
+            let corners = (0..<16 * 32 / rows).map { yuv(image[$0 % 16 * 2, $0 / 16 * rows], bits: bits) }
+            for order in [Frame.ChromaOrder.blueRed, .redBlue] {
+                let chroma = corners.flatMap {
+                    order == .blueRed ? bytes($0.u) + bytes($0.v) : bytes($0.v) + bytes($0.u)
+                }
+                var frame = Frame(
+                    luma: luma, chroma: chroma, format: format, order: order, width: 32, height: 32)
+                frame.matrix = matrix
+                frame.range = range
+                // Rounding to bytes moves a color by up to two of 255, and to 10 bits by a fourth of that.
+                try await expect(frame, toBeLike: image, within: bits == 8 ? 0.05 : 0.0125, "\(format) \(order)")
+            }
         }
+    }
+
+    @Test func aResultHasTheTimeOfItsFrame() async throws {
+        var frame = picture.frame
+        #expect(try await classifier.classify(frame).timestampNs == nil)
+        frame.timestampNs = 7_000_000_123
+        frame.rotation = .quarter
+        #expect(try await classifier.classify(frame).timestampNs == 7_000_000_123)
     }
 
     @Test(arguments: Array(1...8))
@@ -171,6 +190,9 @@ import Testing
             Frame(bytes, format: .rgb, width: .max, height: .max),
             Frame(bytes, format: .gray, width: .max, height: 1),
             Frame(luma: bytes, chroma: bytes, width: .max, height: 2),
+            Frame(luma: bytes, chroma: bytes, format: .p010, width: .max, height: 2),
+            Frame(luma: bytes, chroma: bytes, format: .p010, width: 64, height: 48, lumaBytesPerRow: 64),
+            Frame(luma: bytes, chroma: bytes, format: .yuv422, width: 64, height: 144),
             Frame(luma: bytes, chroma: [UInt8](repeating: 0, count: 64 * 24 - 2), width: 64, height: 48),
             Frame(luma: bytes, chroma: bytes, width: 64, height: 48, lumaBytesPerRow: 63),
             Frame(luma: bytes, chroma: bytes, width: 64, height: 48, chromaBytesPerRow: 62),
