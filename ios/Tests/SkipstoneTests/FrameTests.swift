@@ -192,7 +192,8 @@ import Testing
             Frame(luma: bytes, chroma: bytes, width: .max, height: 2),
             Frame(luma: bytes, chroma: bytes, format: .p010, width: .max, height: 2),
             Frame(luma: bytes, chroma: bytes, format: .p010, width: 64, height: 48, lumaBytesPerRow: 64),
-            Frame(luma: bytes, chroma: bytes, format: .yuv422, width: 64, height: 144),
+            Frame(
+                luma: bytes, chroma: [UInt8](repeating: 0, count: 64 * 48 - 2), format: .yuv422, width: 64, height: 48),
             Frame(luma: bytes, chroma: [UInt8](repeating: 0, count: 64 * 24 - 2), width: 64, height: 48),
             Frame(luma: bytes, chroma: bytes, width: 64, height: 48, lumaBytesPerRow: 63),
             Frame(luma: bytes, chroma: bytes, width: 64, height: 48, chromaBytesPerRow: 62),
