@@ -58,20 +58,27 @@ pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
         Pixels::Yuv { y, u, v, format, .. } => {
             let sample = format.sample();
             let bytes = sample.bytes();
-            let chroma = |plane, span| {
-                let mut rows = one(plane, span, sample);
-                (rows.shape.halved_columns, rows.shape.halved_rows) = (true, format.halves_rows());
-                rows
-            };
-            let luma = one(y, bytes, sample);
-            let pair = |first, second| SourceRows { further: Some(second), ..chroma(first, 2 * bytes) };
-            if is_next(u, v, bytes) {
-                (list(&[luma, pair(u, v)]), list(&[(0, 0), (1, 0), (1, bytes)]))
+            let (first, further, components) = if is_next(u, v, bytes) {
+                (u, Some(v), [(0, 0), (1, 0), (1, bytes)])
             } else if is_next(v, u, bytes) {
-                (list(&[luma, pair(v, u)]), list(&[(0, 0), (1, bytes), (1, 0)]))
+                (v, Some(u), [(0, 0), (1, bytes), (1, 0)])
             } else {
-                (list(&[luma, chroma(u, bytes), chroma(v, bytes)]), list(&[(0, 0), (1, 0), (2, 0)]))
-            }
+                (u, None, [(0, 0), (1, 0), (2, 0)])
+            };
+            let chroma = SourceRows {
+                plane: first,
+                shape: SourceShape {
+                    pixel_stride: first.pixel_stride,
+                    span: if further.is_some() { 2 * bytes } else { bytes },
+                    sample,
+                    halved_columns: true,
+                    halved_rows: format.halves_rows(),
+                },
+                further,
+            };
+            let shape = SourceShape { pixel_stride: v.pixel_stride, ..chroma.shape };
+            let all = [one(y, bytes, sample), chroma, SourceRows { plane: v, shape, further: None }];
+            (list(&all[..if further.is_some() { 2 } else { 3 }]), list(&components))
         }
     }
 }
