@@ -92,7 +92,7 @@ pub struct Task<'a> {
     pub constant: bool,
     /// Count of nonzero weights; all of them if the weights are computed during the run.
     pub nonzeros: usize,
-    /// Count of blocks with a nonzero weight: a block is the same weight of [`BLOCK`](crate::sparse::BLOCK) consecutive
+    /// Count of blocks with a nonzero weight: a block is the same weight of [`BLOCK`] consecutive
     /// filters.
     pub blocks: usize,
     /// Whether half precision represents all weights exactly, or they are already packed.
