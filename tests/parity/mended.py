@@ -265,3 +265,9 @@ def absolute_values_of_nothing(g):
     """The fallback returned signed integers."""
     dtype = g.pick(np.uint32, np.uint64)
     return g.node("Abs", g.constant(np.zeros((g.pick(0, 3), 2), dtype)))
+
+
+@case
+def squeeze_by_an_input_without_elements(g):
+    """The fallback took it for no axes."""
+    return g.node("Squeeze", g.input(g.normal(1, 9)), g.input(np.zeros(0, np.int64)))

@@ -237,7 +237,11 @@ impl<'m> Call<'_, 'm> {
     /// The integers of operand `index`, which decide a shape and so must be constant; `None` if it is omitted.
     pub fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Halt> {
         let Some(id) = self.optional(index) else { return Ok(None) };
-        let Some(tensor) = self.constant_of(id) else { return Err(self.dynamic(&format!("input {index}"))) };
+        let Some(tensor) = self.constant_of(id) else {
+            // Without elements there is nothing to know.
+            let is_empty = self.shape(id).elements() == 0 && !self.is_measured(id);
+            return if is_empty { Ok(Some(Vec::new())) } else { Err(self.dynamic(&format!("input {index}"))) };
+        };
         match (tensor.peek::<i64>(), tensor.peek::<i32>()) {
             (Some(wide), _) => self.list(wide.iter()).map(Some),
             (_, Some(narrow)) => self.list(narrow.iter().map(i64::from)).map(Some),
