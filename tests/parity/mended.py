@@ -257,6 +257,7 @@ AS_PACKAGES |= {"nearest_of_other_types", "pad_with_a_computed_value"}
 
 @case
 def flatten_of_a_scalar(g):
+    g.reference = True
     return g.node("Flatten", g.node("Relu", g.input(np.float32(g.normal(1)[0]))))
 
 

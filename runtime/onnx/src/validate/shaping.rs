@@ -241,7 +241,7 @@ pub(super) fn blocks(call: &Call<'_, '_>) -> Result<(), Invalid> {
 pub(super) fn flatten(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let axis = call.int("axis")?.unwrap_or(1);
     match call.shape(0) {
-        // The default, which ONNX Runtime accepts for a scalar.
+        // The default, which the reference evaluator accepts for a scalar.
         Some(shape) if shape.is_empty() && axis == 1 => Ok(()),
         Some(shape) if axis != shape.len() as i64 => call.axis(axis, shape.len()).map(drop),
         _ => Ok(()),
