@@ -31,7 +31,47 @@ pub(super) type RowFn = unsafe fn(&SparseRow<'_>);
 #[inline(always)]
 unsafe fn filters(row: &SparseRow<'_>) {
     // SAFETY: guaranteed by the caller.
-    unsafe { if row.weights.all.block == 1 { groups::<1, 8>(row) } else { groups::<BLOCK, 4>(row) } }
+    unsafe { if row.weights.all.block == 1 { singles(row) } else { groups::<BLOCK, 4>(row) } }
+}
+
+/// Computes filters of single weights.
+///
+/// # Safety
+/// As for [`RowFn`].
+#[inline(always)]
+unsafe fn singles(row: &SparseRow<'_>) {
+    for group in row.weights.groups.clone() {
+        let (values, channels, _) = row.weights.of(group);
+        let bias = row.bias.map_or(0.0, |bias| bias[group]);
+        // SAFETY: guaranteed by the caller.
+        unsafe { *row.out.add(group) = sum(values, channels, row.input) + bias };
+    }
+}
+
+/// Sums that successive weights use alternately, so that no multiply-add waits for the previous one.
+const SUMS: usize = 8;
+
+/// The sum of the products of weights and their channels' elements.
+///
+/// # Safety
+/// The channels are elements of the input.
+#[inline(always)]
+unsafe fn sum(values: &[f32], channels: &[u16], input: &[f32]) -> f32 {
+    // SAFETY: guaranteed by the caller.
+    let element = |channel: u16| unsafe { *input.get_unchecked(usize::from(channel)) };
+    let mut sums = [0.0f32; SUMS];
+    let (whole, last) = (values.chunks_exact(SUMS), channels.chunks_exact(SUMS));
+    let (values, channels) = (whole.remainder(), last.remainder());
+    for (values, channels) in whole.zip(last) {
+        for ((sum, &value), &channel) in sums.iter_mut().zip(values).zip(channels) {
+            *sum = element(channel).mul_add(value, *sum);
+        }
+    }
+    for ((sum, &value), &channel) in sums.iter_mut().zip(values).zip(channels) {
+        *sum = element(channel).mul_add(value, *sum);
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
 }
 
 /// Computes groups of `B` filters, with `S` sets of sums that successive blocks use alternately, so that no multiply-add
@@ -60,33 +100,43 @@ unsafe fn groups<const B: usize, const S: usize>(row: &SparseRow<'_>) {
 #[inline(always)]
 unsafe fn sums<const B: usize, const S: usize>(blocks: &[[f32; B]], channels: &[u16], input: &[f32]) -> [f32; B] {
     let mut sums = [[0.0f32; B]; S];
-    let add = |sums: &mut [f32; B], block: &[f32; B], channel: u16| {
-        // SAFETY: guaranteed by the caller.
-        let element = unsafe { *input.get_unchecked(usize::from(channel)) };
-        for (sum, &weight) in sums.iter_mut().zip(block) {
-            *sum = element.mul_add(weight, *sum);
-        }
-    };
     let (whole, last) = (blocks.chunks_exact(S), channels.chunks_exact(S));
     let rest = whole.remainder().iter().zip(last.remainder());
     for (blocks, channels) in whole.zip(last) {
         for ((sums, block), &channel) in sums.iter_mut().zip(blocks).zip(channels) {
-            add(sums, block, channel);
+            // SAFETY: guaranteed by the caller.
+            unsafe { add(sums, block, channel, input) };
         }
     }
     for (sums, (block, &channel)) in sums.iter_mut().zip(rest) {
-        add(sums, block, channel);
+        // SAFETY: guaranteed by the caller.
+        unsafe { add(sums, block, channel, input) };
     }
     // In pairs.
     let mut count = S;
     while count > 1 {
         for at in 0..count / 2 {
-            let (even, odd) = (sums[2 * at], sums[2 * at + 1]);
-            sums[at] = std::array::from_fn(|b| even[b] + odd[b]);
+            for b in 0..B {
+                sums[at][b] = sums[2 * at][b] + sums[2 * at + 1][b];
+            }
         }
         count /= 2;
     }
     sums[0]
+}
+
+/// Adds the products of a block. A function instead of a closure: one that is not inlined is compiled without the
+/// instruction set.
+///
+/// # Safety
+/// The channel is an element of the input.
+#[inline(always)]
+unsafe fn add<const B: usize>(sums: &mut [f32; B], block: &[f32; B], channel: u16, input: &[f32]) {
+    // SAFETY: guaranteed by the caller.
+    let element = unsafe { *input.get_unchecked(usize::from(channel)) };
+    for (sum, &weight) in sums.iter_mut().zip(block) {
+        *sum = element.mul_add(weight, *sum);
+    }
 }
 
 /// # Safety

@@ -115,7 +115,9 @@ unsafe fn sums<L: Lanes, const B: usize, const T: usize, const S: usize>(tile: &
             match tile.in_registers {
                 InRegisters::Clamp(min, f32::INFINITY) => {
                     if min > f32::NEG_INFINITY {
-                        all.as_flattened_mut().iter_mut().for_each(|x| *x = x.at_least(x.like(min)));
+                        for x in all.as_flattened_mut() {
+                            *x = x.at_least(x.like(min));
+                        }
                     }
                 }
                 in_registers => in_registers.apply(&mut all),
@@ -200,14 +202,18 @@ unsafe fn step<L: Lanes, const B: usize, const T: usize>(
             }
             return;
         }
-        let weights: [L; B] = std::array::from_fn(|b| L::splat(*values.add(at * B + b)));
+        // Loops instead of closures: one that is not inlined is compiled without the instruction set.
+        let mut weights = [L::splat(*values.add(at * B)); B];
+        for (b, weight) in weights.iter_mut().enumerate().skip(1) {
+            *weight = L::splat(*values.add(at * B + b));
+        }
         for t in 0..T {
             let x = match tile.pixels {
                 pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),
                 _ => L::load(pixels.add(place::<L, T>(t, tile.last))),
             };
-            for (sums, weight) in sums.iter_mut().zip(weights) {
-                sums[t] = x.mul_add(weight, sums[t]);
+            for b in 0..B {
+                sums[b][t] = x.mul_add(weights[b], sums[b][t]);
             }
         }
     }
