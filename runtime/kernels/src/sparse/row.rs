@@ -116,8 +116,9 @@ unsafe fn sums<const B: usize, const S: usize>(blocks: &[[f32; B]], channels: &[
     let mut count = S;
     while count > 1 {
         for at in 0..count / 2 {
-            for b in 0..B {
-                sums[at][b] = sums[2 * at][b] + sums[2 * at + 1][b];
+            let (even, odd) = (sums[2 * at], sums[2 * at + 1]);
+            for (sum, (even, odd)) in sums[at].iter_mut().zip(even.into_iter().zip(odd)) {
+                *sum = even + odd;
             }
         }
         count /= 2;

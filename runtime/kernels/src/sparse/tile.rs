@@ -207,6 +207,7 @@ unsafe fn step<L: Lanes, const B: usize, const T: usize>(
         for (b, weight) in weights.iter_mut().enumerate().skip(1) {
             *weight = L::splat(*values.add(at * B + b));
         }
+        #[expect(clippy::needless_range_loop, reason = "one register of every filter")]
         for t in 0..T {
             let x = match tile.pixels {
                 pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),
