@@ -1,6 +1,6 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{BLOCK, Sparse, SparseWeights, VARIANTS, Variant, fits, pack, run, slot_parts, takes};
+use super::{BLOCK, Sparse, SparseWeights, VARIANTS, Variant, depth, fits, pack, run, slot_parts, takes};
 use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::gemm::Weights;
@@ -15,12 +15,14 @@ pub(crate) const FAMILY: Family<dyn FloatKernel> =
 /// A variant must cost at most this share of one that stores less: weights take memory and must be loaded.
 const GAIN: f64 = 0.93;
 
-/// Of single weights, and of blocks where these take less memory: half precision first, if it is exact or asked for.
+/// Of single weights, and of blocks where these take less memory, also than the weights with all zeros: half precision
+/// first, if it is exact or asked for.
 fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     let len = |v: &Variant| v.packed_len(task.shape, v.stored(task));
+    let dense = |v: &Variant| product(&[task.shape.out_c, depth(task.shape), v.weights.size()]);
     let pays = |v: &Variant| {
         let mut others = VARIANTS.iter().filter(|other| other.isa == isa && other.weights == v.weights);
-        v.block == 1 || others.all(|other| len(v) <= len(other))
+        v.block == 1 || (len(v) < dense(v) && others.all(|other| len(v) <= len(other)))
     };
     let of_block = |block: usize| {
         let mut least = None;
