@@ -15,21 +15,23 @@ pub(crate) const FAMILY: Family<dyn FloatKernel> =
 /// A variant must cost at most this share of one that stores less: weights take memory and must be loaded.
 const GAIN: f64 = 0.93;
 
-/// Of single weights, and of blocks where these take less memory, also than the weights with all zeros: half precision
-/// first, if it is exact or asked for.
+/// Of single weights, and of blocks where these take less memory: half precision first, if it is exact or asked for.
+/// Blocks that take more than the weights with all zeros are a last resort.
 fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     let len = |v: &Variant| v.packed_len(task.shape, v.stored(task));
     let dense = |v: &Variant| product(&[task.shape.out_c, depth(task.shape), v.weights.size()]);
     let pays = |v: &Variant| {
         let mut others = VARIANTS.iter().filter(|other| other.isa == isa && other.weights == v.weights);
-        v.block == 1 || (len(v) < dense(v) && others.all(|other| len(v) <= len(other)))
+        v.block == 1 || others.all(|other| len(v) <= len(other))
     };
     let of_block = |block: usize| {
         let mut least = None;
         let kernels = VARIANTS.iter().filter(move |v| v.isa == isa && v.block == block);
         let kernels = kernels.filter(|v| v.takes(task) && pays(v));
         kernels.map(move |v: &'static Variant| {
-            let (cost, smaller) = (v.cost(task), *least.get_or_insert(0.0));
+            // Of packed weights it is not known how many are zeros: then the kernel is that of their layout.
+            let is_dense = v.block > 1 && len(v) >= dense(v);
+            let (cost, smaller) = (if is_dense { f64::MAX } else { v.cost(task) }, *least.get_or_insert(0.0));
             least = Some(cost);
             (v as &dyn FloatKernel, if cost >= smaller * GAIN { cost.max(smaller) } else { cost })
         })
