@@ -98,6 +98,8 @@ impl Bits<'_> {
 /// Symbols of the five codes of a group, without a cache of colors: green, with lengths of copies; red; blue; alpha;
 /// distances of copies.
 const SYMBOLS: [usize; 5] = [256 + LENGTHS, 256, 256, 256, 40];
+/// Longest side of a picture.
+const SIDE: u32 = 1 << 14;
 /// Symbols for the lengths of copies.
 const LENGTHS: usize = 24;
 /// Bytes of a group itself.
@@ -120,6 +122,10 @@ impl Stream<'_> {
                 size
             }
         };
+        // The sizes of canvases and frames have more bits than those of pictures.
+        if width.max(height) > SIDE {
+            return None;
+        }
         let mut seen = [false; 4];
         while self.bits.is_set()? {
             let kind = self.bits.take(2)?;
@@ -191,6 +197,8 @@ impl Stream<'_> {
                     self.length(prefix)?;
                     length
                 }
+                // The rest, if the code has no other symbol and so takes no bits.
+                _ if green.symbols.len() == 1 => left,
                 _ => 1,
             };
             left = left.checked_sub(pixels)?;
@@ -380,6 +388,21 @@ pub(crate) mod tests {
         for length in 20..whole.len() - PIXELS {
             assert_eq!(table_bytes(&whole[..length], u64::MAX), None, "{length}");
         }
+    }
+
+    /// Regression: the pixels of a frame of 2^48 were counted, although the picture was checked to be small.
+    #[test]
+    fn a_frame_is_no_larger_than_a_picture_can_be() {
+        let numbers: Vec<_> = [(0, 3)].into_iter().chain((0..5).flat_map(|_| ONLY)).collect();
+        let alpha = [vec![1], stream(&numbers)].concat();
+        let frame = |side: [u8; 3]| {
+            let length = (alpha.len() as u32).to_le_bytes();
+            let head = [&[0; 6][..], &side, &side, &[0; 4], b"ALPH", &length].concat();
+            file(b"ANMF", &[head, alpha.clone()].concat())
+        };
+        assert_eq!(table_bytes(&frame([255, 63, 0]), u64::MAX), Some(GROUP));
+        assert_eq!(table_bytes(&frame([0, 64, 0]), u64::MAX), None);
+        assert_eq!(table_bytes(&frame([255; 3]), u64::MAX), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::error::OpError;
 use crate::tensor::Tensor;
 
-/// Evaluations that may be left behind at a time, in the whole process. The next one waits for them.
+/// An evaluation begins only while fewer than these are left behind, in the whole process.
 const MOST_LEFT: usize = 2;
 
 /// Time between two questions whether to stop.
