@@ -69,6 +69,7 @@ pub use model::Model;
 pub use options::{Memory, Options, Precision, Tune};
 pub use session::{Cancel, Session};
 pub use skipstone_kernels::Isa;
+pub use skipstone_kernels::spare::WithSpare;
 pub use tensor::{DType, Element, Fact, MAX_RANK, Shape, Tensor, TensorView};
 pub use tuning::Tuning;
 pub use value::Value;

@@ -32,6 +32,14 @@ pub use measure::{Latency, Memory, StepTime};
 pub use model::{Model, ModelInfo, TensorInfo};
 pub use session::{Session, TensorAddress};
 
+use std::alloc::System;
+
+use skipstone::WithSpare;
+
+/// Makes running out of memory an error.
+#[global_allocator]
+static ALLOCATOR: WithSpare = WithSpare::new(System);
+
 #[cfg(feature = "uniffi")]
 uniffi::setup_scaffolding!("skipstone");
 

@@ -48,9 +48,15 @@ mod tune;
 mod webp;
 mod zeros;
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use skipstone::WithSpare;
+
+/// Makes running out of memory an error.
+#[global_allocator]
+static ALLOCATOR: WithSpare = WithSpare::new(System);
 
 /// On-device inference for compact ONNX classifiers
 #[derive(Parser)]

@@ -41,10 +41,6 @@ unsafe impl Plain for half::f16 {}
 // SAFETY: as above.
 unsafe impl Plain for half::bf16 {}
 
-/// The system has no memory for this many bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoMemory(pub usize);
-
 /// Blocks of at least this many bytes are mapped: their pages are zero without being written, they return to the system
 /// when the block is dropped, and on systems with huge pages, reading a block in order causes fewer TLB misses.
 const MAPPED: usize = 256 * 1024;

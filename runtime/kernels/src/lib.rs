@@ -51,6 +51,7 @@ pub mod requantize;
 pub mod resize;
 mod simd;
 pub mod softmax;
+pub mod spare;
 pub mod sparse;
 pub mod stem;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use skipstone_reserve::NoMemory;
 use thiserror::Error;
 
 /// Longest prefix of a name that a message quotes, in characters.
@@ -44,6 +45,12 @@ impl Invalid {
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
+    }
+}
+
+impl From<NoMemory> for Invalid {
+    fn from(NoMemory(bytes): NoMemory) -> Self {
+        Self::new(Rule::Memory, Place::Model, format!("there is no memory for {bytes} bytes"))
     }
 }
 

@@ -4,9 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use crate::invalid::Invalid;
 use crate::proto::{Graph, Node};
-use crate::reserve;
+use crate::reserve::{self, NoMemory};
 
 /// Why nodes have no order.
 #[derive(Debug)]
@@ -14,11 +13,11 @@ pub enum Unordered {
     /// The node at this position is on a cycle.
     Cycle(usize),
     /// There is no memory to order them.
-    Memory(Invalid),
+    Memory(NoMemory),
 }
 
-impl From<Invalid> for Unordered {
-    fn from(no_memory: Invalid) -> Self {
+impl From<NoMemory> for Unordered {
+    fn from(no_memory: NoMemory) -> Self {
         Self::Memory(no_memory)
     }
 }
@@ -63,7 +62,7 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Unordered> {
             if let Some(pending) = pending.get_mut(*consumer) {
                 *pending -= 1;
                 if *pending == 0 {
-                    ready.try_reserve(1).map_err(|_| reserve::no_memory::<usize>(ready.len() + 1))?;
+                    ready.try_reserve(1).map_err(|_| NoMemory(ready.len() + 1))?;
                     ready.push(Reverse(*consumer));
                 }
             }
@@ -90,7 +89,7 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Unordered> {
 ///
 /// # Errors
 /// No memory.
-pub fn captures<'m>(graph: &Graph<'m>) -> Result<Vec<&'m str>, Invalid> {
+pub fn captures<'m>(graph: &Graph<'m>) -> Result<Vec<&'m str>, NoMemory> {
     let mut used = HashSet::new();
     for info in &graph.outputs {
         reserve::add(&mut used, info.name)?;

@@ -41,7 +41,7 @@ use crate::decode;
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::limits::Limits;
 use crate::proto::{Graph, Model, OpsetImport, ValueInfo};
-use crate::reserve;
+use crate::reserve::{self, NoMemory};
 use graph::{Body, Walker};
 
 /// Newest supported version of the file format.
@@ -84,7 +84,7 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked)
         ir_version,
         opsets: opsets.iter().map(|(domain, version)| ((*domain).to_owned(), *version)).collect(),
         metadata: reserve::results(
-            model.metadata.iter().map(|(key, value)| Ok((reserve::text(key)?, reserve::text(value)?))),
+            model.metadata.iter().map(|(key, value)| Ok::<_, NoMemory>((reserve::text(key)?, reserve::text(value)?))),
         )?,
         functions: model.functions.len(),
         ..Checked::default()
@@ -107,7 +107,11 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked)
         reserve::add(&mut initializers, tensor.name)?;
     }
     let fact = |info: &ValueInfo<'_>, initialized| {
-        Ok(ValueFact { name: reserve::text(info.name)?, kind: tensor::describe(info.kind.as_ref()), initialized })
+        Ok::<_, NoMemory>(ValueFact {
+            name: reserve::text(info.name)?,
+            kind: tensor::describe(info.kind.as_ref()),
+            initialized,
+        })
     };
     checked.inputs = reserve::results(main.inputs.iter().map(|info| fact(info, initializers.contains(info.name))))?;
     checked.outputs = reserve::results(main.outputs.iter().map(|info| fact(info, false)))?;

@@ -5,8 +5,8 @@
 
 use std::fmt::Display;
 
-use skipstone_kernels::arena::NoMemory;
 use skipstone_kernels::pace::Stopped;
+use skipstone_reserve::NoMemory;
 use thiserror::Error;
 
 pub(crate) use crate::fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};

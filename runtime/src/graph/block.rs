@@ -13,7 +13,7 @@
 //! let results = graph.add_control("loop", Loop { .. }, &[first], vec![body])?;
 //! ```
 
-use skipstone_kernels::arena::NoMemory;
+use skipstone_reserve::NoMemory;
 
 use super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};

@@ -16,7 +16,7 @@ mod source;
 use std::fmt;
 use std::sync::Arc;
 
-use skipstone_kernels::arena::NoMemory;
+use skipstone_reserve::NoMemory;
 
 pub use block::{Block, MAX_DEPTH};
 #[cfg(any(feature = "passes", test))]

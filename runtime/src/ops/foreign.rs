@@ -22,7 +22,7 @@ pub trait Foreign: Send + Sync {
     fn outputs(&self) -> &[Fact];
     /// Steps of work of an evaluation, as far as they are known before it.
     fn work(&self) -> u64;
-    /// Whether an evaluation is known to take less than a millisecond or two.
+    /// Whether an evaluation is known to take less than a millisecond or two, and a few small allocations.
     fn is_quick(&self) -> bool;
     /// Evaluates the operator.
     ///
@@ -70,7 +70,7 @@ impl ForeignOp {
         aside(budget.stops, move |stops| {
             let inputs: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
             foreign.evaluate(&inputs, &Budget { bytes, work, stops })
-        })
+        })?
     }
 }
 

@@ -18,7 +18,7 @@ pub mod accumulate;
 pub mod activate;
 pub mod argmax;
 mod arity;
-mod aside;
+pub(crate) mod aside;
 pub mod attention;
 pub mod binary;
 pub mod bottleneck;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::arena::NoMemory;
+use skipstone_reserve::NoMemory;
 use twox_hash::XxHash3_128;
 
 use super::container::{ALIGNMENT, refused};
@@ -233,13 +233,22 @@ impl WeightBytes {
         let own = PAGES.into_iter().find(|&page| matches!(op, Op::Routed(_)) && bytes.len() >= page);
         let Some(page) = own else { return self.add(bytes) };
         let offset = self.add_aligned(bytes, page)?;
-        self.bytes.resize((self.start + self.bytes.len()).next_multiple_of(page) - self.start, 0);
+        let end = (self.start + self.bytes.len()).next_multiple_of(page) - self.start;
+        self.bytes.try_reserve(end - self.bytes.len()).map_err(|_| OpError::no_memory(end).at("package"))?;
+        self.bytes.resize(end, 0);
         Ok(offset)
     }
 
     /// Begins another graph, which shares the bytes of those before it.
-    pub fn share(&mut self) {
-        self.left.clone_from(&self.all);
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn share(&mut self) -> Result<()> {
+        self.left.clear();
+        for (&key, offsets) in &self.all {
+            reserve::insert(&mut self.left, key, reserve::list(offsets.iter().copied())?)?;
+        }
+        Ok(())
     }
 }
 

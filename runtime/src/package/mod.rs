@@ -97,7 +97,7 @@ pub(crate) fn write_tuned(
         let content = Content::store(graph, packed_for, &choices, &mut weights)?;
         let variables = Content::store_variables(graph, &mut weights)?;
         let lengths = StoredLengths::of(graph)?;
-        weights.share();
+        weights.share()?;
         stored.push((content, variables, lengths));
     }
     let further = stored.split_off(1);

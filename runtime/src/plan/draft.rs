@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skipstone_kernels::arena::NoMemory;
+use skipstone_reserve::NoMemory;
 
 use super::flow::{Arm, Branch, Flow, Move, Repeat};
 use super::planner::Planner;

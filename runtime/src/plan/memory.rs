@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use skipstone_kernels::arena::NoMemory;
+use skipstone_reserve::NoMemory;
 
 use crate::reserve;
 

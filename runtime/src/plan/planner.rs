@@ -9,7 +9,8 @@
 
 use std::cell::RefCell;
 
-use skipstone_kernels::arena::{NoMemory, Slab};
+use skipstone_kernels::arena::Slab;
+use skipstone_reserve::NoMemory;
 
 use super::draft::{ArmDraft, Draft, Draw, FlowDraft, RepeatDraft};
 use super::{Plan, Request, Target, Tuning};

@@ -2,9 +2,10 @@
 //! process.
 //!
 //! The allocator of this test can refuse any allocation of at least some bytes: [`LARGE`] for models of a few nodes with
-//! large tensors, [`SMALL`] for one of many small parts. Every model is loaded once to count these allocations, and then
-//! for each of them: with that one refused, and with all later ones refused too. An allocation without an error ends the
-//! process, and so the test.
+//! large tensors, [`SMALL`] for one of many small parts, which is also loaded with any allocation refused. Every model is
+//! loaded once to count these allocations, and then for each of them: with that one refused, and with all later ones
+//! refused too. Spare memory, as the command and the libraries for phones have it, is behind this allocator. An
+//! allocation without an error ends the process, and so the test.
 #![cfg(feature = "onnx")]
 
 mod lists;
@@ -20,7 +21,8 @@ use std::sync::{LazyLock, Mutex};
 use skipstone::graph::optimize;
 use skipstone::plan::Target;
 use skipstone::{
-    DType, Info, Isa, Memory, Model, Options, Precision, Recipe, Result, Shapes, Tensor, compile, onnx, package,
+    DType, Info, Isa, Memory, Model, Options, Precision, Recipe, Result, Shapes, Tensor, WithSpare, compile, onnx,
+    package,
 };
 use skipstone_onnx::write::{
     FLOAT, INT64, Message, body, f32s, floats, graph, head, i64s, int, ints, model_with, named, node, opset, tensor,
@@ -34,6 +36,8 @@ const SMALL: usize = 1024;
 
 /// Of a list that grows by doubling, and of a pass over many blocks, not every allocation has to be refused.
 const STEP: usize = 127;
+/// The same for allocations of any size, of which there are tens of thousands.
+const WIDE_STEP: usize = 14009;
 
 /// Codes of element types in a file.
 const UINT8: i64 = 2;
@@ -86,7 +90,7 @@ unsafe impl GlobalAlloc for Refusing {
 }
 
 #[global_allocator]
-static ALLOCATOR: Refusing = Refusing;
+static ALLOCATOR: WithSpare<Refusing> = WithSpare::new(Refusing);
 
 /// Runs `attempt` with some of its large allocations refused; also returns how many there were.
 fn refusing<T>(which: Range<usize>, attempt: impl FnOnce() -> T) -> (T, usize) {
@@ -160,14 +164,16 @@ fn no_list_of_a_model_ends_the_process() {
     LazyLock::force(&INFO);
     let file = lists::file();
     let _alone = ALONE.lock();
-    SMALLEST.store(SMALL, Relaxed);
-    let mut tried = 0;
-    for (at, (way, open)) in WAYS.iter().enumerate() {
-        tried += survives_some(&format!("lists, {way}"), (at, STEP), &|| open(&file));
+    for (smallest, step) in [(SMALL, STEP), (1, WIDE_STEP)] {
+        SMALLEST.store(smallest, Relaxed);
+        let mut tried = 0;
+        for (at, (way, open)) in WAYS.iter().enumerate() {
+            tried += survives_some(&format!("lists, {way}"), (at, step), &|| open(&file));
+        }
+        SMALLEST.store(LARGE, Relaxed);
+        println!("{tried} failures");
+        assert!(tried > 50, "only {tried} allocations of {smallest} bytes or more were refused");
     }
-    SMALLEST.store(LARGE, Relaxed);
-    println!("{tried} failures");
-    assert!(tried > 50, "only {tried} allocations were refused");
 }
 
 /// The allocator is one for all tests.

@@ -23,13 +23,13 @@ pub(crate) use columns::Columns;
 pub use shape::ConvShape;
 pub(crate) use shape::product;
 
-use crate::arena::NoMemory;
 use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::sparse::BLOCK;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
 pub static FLOATS: &[Family<dyn FloatKernel>] = &[

@@ -1,13 +1,13 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Depthwise, VARIANTS, Variant, choose, depthwise, is_tiled, pack, takes};
-use crate::arena::NoMemory;
 use crate::bottleneck::Stage;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =

@@ -6,7 +6,7 @@ use super::blocks::SHORT_RUN;
 use super::{
     Packed, VARIANTS, Variant, Weights, candidates, conv, conv_scratch, halve, pack, pack_conv, packed_conv_len,
 };
-use crate::arena::{AlignedVec, NoMemory};
+use crate::arena::AlignedVec;
 use crate::bottleneck::Stage;
 use crate::conv::{
     Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Panels, Task, product, select, streamed,
@@ -15,6 +15,7 @@ use crate::depthwise;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =

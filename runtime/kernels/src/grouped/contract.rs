@@ -2,13 +2,13 @@
 
 use super::split::Split;
 use super::{Grouped, VARIANTS, Variant, choose, grouped, pack, packed_len};
-use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::depthwise;
 use crate::gemm::Packed;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =

@@ -1,12 +1,12 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{BLOCK, Sparse, SparseWeights, VARIANTS, Variant, depth, fits, pack, run, slot_parts, takes};
-use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::gemm::Weights;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =

@@ -1,12 +1,12 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Stem, VARIANTS, Variant, choose, pack, packed_len, stem, takes};
-use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =

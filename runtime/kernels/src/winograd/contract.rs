@@ -5,13 +5,13 @@ use bytemuck::cast_slice;
 use super::{
     Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, panels, scratch_bound, scratch_len, winograd,
 };
-use crate::arena::NoMemory;
 use crate::conv::{
     Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product, select,
 };
 use crate::isa::Isa;
 use crate::pace::Pace;
 use crate::threads::Pool;
+use skipstone_reserve::NoMemory;
 
 /// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =

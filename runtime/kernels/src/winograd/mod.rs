@@ -21,7 +21,7 @@ mod blocks;
 mod contract;
 mod transform;
 
-use crate::arena::{AlignedVec, NoMemory};
+use crate::arena::AlignedVec;
 use crate::conv::{ConvShape, Panels, product};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Packed, Weights};
@@ -32,6 +32,7 @@ use crate::pace::Pace;
 use crate::threads::Pool;
 use blocks::{CheckedConv, WinogradSplit};
 pub(crate) use contract::FAMILY;
+use skipstone_reserve::NoMemory;
 use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
 /// What the packed weights of a variant contain.

@@ -7,7 +7,7 @@ use crate::limits::Limits;
 use super::attributes::is_standard;
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::proto::{Function, Graph, Model, Node};
-use crate::reserve;
+use crate::reserve::{self, NoMemory};
 
 /// Domain, name and overload of a function.
 type Key<'m> = (&'m str, &'m str, &'m str);
@@ -121,7 +121,7 @@ impl<'m> Functions<'m> {
 /// The nodes of a list and of all their subgraphs.
 fn every_node<'m>(
     nodes: &'m [Node<'m>],
-) -> Result<impl Iterator<Item = Result<&'m Node<'m>, Invalid>> + use<'m>, Invalid> {
+) -> Result<impl Iterator<Item = Result<&'m Node<'m>, NoMemory>> + use<'m>, NoMemory> {
     let mut stack = reserve::list(nodes.iter().rev())?;
     Ok(std::iter::from_fn(move || {
         let node = stack.pop()?;

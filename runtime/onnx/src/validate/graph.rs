@@ -307,6 +307,6 @@ fn unordered_nodes(body: &Body<'_>, unordered: Unordered) -> Invalid {
             let place = body.nodes.get(at).map_or(Place::Model, Node::place);
             Invalid::new(Rule::Cycle, place, "the node depends on its own output")
         }
-        Unordered::Memory(no_memory) => no_memory,
+        Unordered::Memory(no_memory) => no_memory.into(),
     }
 }

@@ -5,11 +5,12 @@
 //! have no meaning. Operators of local functions may have any attributes.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use super::attributes::is_standard;
 use super::call::Call;
 use crate::invalid::{Invalid, Rule, quoted};
+use crate::reserve::{self, NoMemory};
 
 /// The opsets in which an operator has an attribute: `name@from<to` in [`KNOWN`].
 struct Span {
@@ -31,9 +32,9 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let (domain, op) = (call.node.domain, call.node.op_type);
     let standard = is_standard(domain);
     let row = match domain {
-        _ if standard => BY_OPERATOR.get(op),
-        "ai.onnx.ml" => BY_OPERATOR.get(format!("ml.{op}").as_str()),
-        "com.microsoft" => BY_OPERATOR.get(format!("ms.{op}").as_str()),
+        _ if standard => by_operator()?.get(op),
+        "ai.onnx.ml" => by_operator()?.get(format!("ml.{op}").as_str()),
+        "com.microsoft" => by_operator()?.get(format!("ms.{op}").as_str()),
         _ => return Ok(()),
     };
     let words = match row {
@@ -63,10 +64,12 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-static BY_OPERATOR: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+/// The rows of [`KNOWN`].
+fn by_operator() -> Result<&'static HashMap<&'static str, &'static str>, NoMemory> {
+    static ROWS: OnceLock<HashMap<&str, &str>> = OnceLock::new();
     let rows = KNOWN.split(';').filter_map(|row| row.split_once(':'));
-    rows.map(|(op, words)| (op.trim(), words)).collect()
-});
+    reserve::once(&ROWS, || reserve::map(rows.map(|(op, words)| (op.trim(), words))))
+}
 
 /// Operators with their attributes, from the schemas of ONNX Runtime 1.32 (`get_all_operator_schema`) for opsets 6 to
 /// 26, `ml.` of ai.onnx.ml, `ms.` of com.microsoft: of the latter those that are imported. Attributes that would change
@@ -295,9 +298,10 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_is_read() {
-        assert_eq!(BY_OPERATOR.len(), KNOWN.matches(';').count());
-        assert!(BY_OPERATOR.iter().all(|(op, _)| op.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')));
-        let spans = BY_OPERATOR.values().flat_map(|words| words.split_whitespace().map(Span::read));
+        let rows = by_operator().unwrap();
+        assert_eq!(rows.len(), KNOWN.matches(';').count());
+        assert!(rows.iter().all(|(op, _)| op.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')));
+        let spans = rows.values().flat_map(|words| words.split_whitespace().map(Span::read));
         assert!(spans.into_iter().all(|span| span.from < span.to && !span.name.contains([',', '@', '<'])));
     }
 }

@@ -9,7 +9,7 @@
 //! NodeProto -> tract's operator    =>    NodeProto -> Admitted { tract's operator, the node }
 //! ```
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 use skipstone_onnx::{ElementType, Limits, node};
@@ -22,9 +22,21 @@ use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp, Solver, TensorProxy};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, expand};
 
+use crate::ops::aside::aside;
 use crate::tensor::DType;
 
-static ORIGINAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
+/// tract's own builders; `None` if there was no memory for them, which is not tried again.
+fn original() -> Option<&'static Onnx> {
+    static ORIGINAL: OnceLock<Option<Onnx>> = OnceLock::new();
+    ORIGINAL.get_or_init(|| aside(&|| false, |_| tract_onnx::onnx()).ok()).as_ref()
+}
+
+/// What makes a node of `op_type` an operator of tract.
+fn builder(op_type: &str) -> Option<&'static Builder> {
+    original()?.op_register.0.get(op_type)
+}
+
+type Builder = fn(&ParsingContext, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// Operators that tract may run, sorted: our rules know the requirements on their operands, and how large their results
 /// can be. Operators with subgraphs are included, because the nodes inside are checked separately.
@@ -64,7 +76,7 @@ pub(in crate::onnx) fn is_admitted(domain: &str, op_type: &str) -> bool {
         "com.microsoft" => MICROSOFT.contains(&op_type),
         _ => false,
     };
-    of_domain && ADMITTED.binary_search(&op_type).is_ok() && ORIGINAL.op_register.0.contains_key(op_type)
+    of_domain && ADMITTED.binary_search(&op_type).is_ok() && builder(op_type).is_some()
 }
 
 /// Whether an operator supports this element type, for operators whose tract version only finds out at run time.
@@ -91,7 +103,7 @@ fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn Infer
     if let Some(option) = ignored(node, cx.onnx_operator_set_version) {
         bail!("node '{}': {} with {option} is not supported", node.name, node.op_type);
     }
-    let builder = ORIGINAL.op_register.0.get(&node.op_type).context("the operator is not implemented")?;
+    let builder = builder(&node.op_type).context("the operator is not implemented")?;
     let (op, closures) = builder(cx, node)?;
     let Some(inner) = op.as_op().downcast_ref::<Box<dyn Expansion>>() else {
         return Ok((op, closures));

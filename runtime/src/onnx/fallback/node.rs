@@ -1,5 +1,5 @@
 //! A single node in tract: a model with only this node's message, its operands as inputs of known shapes or as
-//! constants.
+//! constants. It is made on a thread of its own, as it is run.
 
 use std::sync::Arc;
 
@@ -13,67 +13,144 @@ use super::plan::{TractPlan, refused, tract_error};
 use super::{ForeignNode, Made, admit, convert, meter};
 use crate::error::Result;
 use crate::limits;
+use crate::ops::aside::aside;
 use crate::ops::{Budget, Foreign, ForeignOp};
-use crate::tensor::{DType, Fact, TensorView};
+use crate::reserve::{self, NoMemory};
+use crate::tensor::{DType, Fact, Tensor, TensorView};
 
-/// Steps of work that take less than a millisecond or two: about a thousand elements.
-const QUICK: u64 = 1 << 18;
+/// Steps of work that take less than a millisecond or two, and whose operands and results are small: a hundred elements.
+const QUICK: u64 = 1 << 15;
 
 /// Makes a fallback step from a node.
 ///
 /// # Errors
-/// An operator that tract does not have either; tract's errors.
+/// An operator that tract does not have either; tract's errors; no memory.
 pub(in crate::onnx) fn node(step: &ForeignNode<'_, '_>) -> Result<Made> {
-    let node = step.node;
-    let name = if node.name.is_empty() { node.outputs.first().copied().unwrap_or(node.op_type) } else { node.name };
-    let variable: Vec<_> = step.operands.iter().copied().filter(|(_, id)| step.graph.constant(*id).is_none()).collect();
-    for (_, id) in step.operands {
-        let dtype = step.graph.fact(*id).dtype;
-        if !admit::supports(node.op_type, dtype) {
-            return Err(refused(name, &format!("{} of {dtype}", node.op_type)));
+    let wanted = Wanted::new(step)?;
+    let name = wanted.name.clone();
+    match aside(&|| false, move |_| wanted.made()).map_err(|error| error.at(&name))?? {
+        Unbound::Constants(tensors) => Ok(Made::Constants(tensors)),
+        Unbound::Dynamic(reason) => Ok(Made::Dynamic(reason)),
+        Unbound::Step(op) => {
+            let variable = step.operands.iter().filter(|(_, id)| step.graph.constant(*id).is_none());
+            Ok(Made::Step(op, reserve::list(variable.map(|(_, id)| *id))?))
         }
     }
-    let file = file(step, name)?;
-    // Its shapes are known now: apply our own rules first.
-    skipstone_onnx::validate(&file, &Limits::default())?;
-    let typed = guarded(|| typed(&file)).map_err(|panic| refused(name, &panic))?;
-    let typed = typed.map_err(|e| tract_error(name, e))?;
-    let outlets = typed.output_outlets().map_err(|e| refused(name, &e.to_string()))?.to_vec();
-    let mut outputs: Vec<Fact> = Vec::with_capacity(outlets.len());
-    for outlet in outlets {
-        let fact = typed.outlet_fact(outlet).map_err(|e| refused(name, &e.to_string()))?;
-        match convert::fact(fact) {
-            Some(fact) => outputs.push(fact),
-            None => {
-                let what = format!(
-                    "'{name}' ({}) returns {fact:?}: its type or shape is not known before the run",
-                    node.op_type
-                );
-                return Ok(Made::Dynamic(what));
-            }
-        }
-    }
-    let inputs = typed.input_outlets().map_err(|e| refused(name, &e.to_string()))?.iter();
-    let inputs = inputs.filter_map(|o| typed.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
-    let (symbols, work) = (typed.symbols.clone(), meter::work(&typed));
-    let plan = guarded(|| typed.into_runnable()).map_err(|panic| refused(name, &panic))?;
-    let plan = plan.map_err(|e| refused(name, &format!("{e:#}")))?;
-    let is_quick = work <= QUICK;
-    let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs, work, is_quick };
-    if variable.is_empty() {
-        let bytes = outputs_bytes(&plan.outputs);
-        limits::check_fixed("bytes of constants to compute", bytes, step.room)?;
-        limits::check_fixed("steps of work on constants", plan.work, Limits::default().max_folded_work)?;
-        return plan
-            .evaluate(&[] as &[TensorView<'_>], &Budget::UNBOUNDED)
-            .map(Made::Constants)
-            .map_err(|e| e.at(name));
-    }
-    Ok(Made::Step(ForeignOp(Arc::new(plan)), variable.into_iter().map(|(_, id)| id).collect()))
 }
 
-fn outputs_bytes(outputs: &[Fact]) -> u64 {
-    outputs.iter().fold(0, |sum, fact| sum.saturating_add(fact.bytes() as u64))
+/// What was made, which does not know the graph.
+enum Unbound {
+    Constants(Vec<Tensor>),
+    Step(ForeignOp),
+    Dynamic(String),
+}
+
+/// A node with all that is known of its operands.
+struct Wanted {
+    /// Its name in errors.
+    name: String,
+    op_type: String,
+    /// Its message.
+    bytes: Vec<u8>,
+    operands: Vec<Operand>,
+    /// The outputs with names.
+    outputs: Vec<String>,
+    opsets: Vec<(String, i64)>,
+    /// Bytes that constants may still take.
+    room: u64,
+}
+
+struct Operand {
+    name: String,
+    fact: Fact,
+    constant: Option<Arc<Tensor>>,
+}
+
+impl Wanted {
+    fn new(step: &ForeignNode<'_, '_>) -> Result<Self> {
+        let node = step.node;
+        let name = if node.name.is_empty() { node.outputs.first().copied().unwrap_or(node.op_type) } else { node.name };
+        let operands = step.operands.iter().map(|&(operand, id)| {
+            let fact = step.graph.fact(id);
+            if !admit::supports(node.op_type, fact.dtype) {
+                return Err(refused(name, &format!("{} of {}", node.op_type, fact.dtype)));
+            }
+            let constant = step.graph.constant(id).cloned();
+            Ok(Operand { name: reserve::text(operand)?, fact: fact.clone(), constant })
+        });
+        let outputs = node.outputs.iter().filter(|output| !output.is_empty()).map(|output| reserve::text(output));
+        let opsets = step.opsets.iter().map(|(domain, &version)| Ok::<_, NoMemory>((reserve::text(domain)?, version)));
+        Ok(Self {
+            operands: reserve::results(operands)?,
+            outputs: reserve::results(outputs)?,
+            opsets: reserve::results(opsets)?,
+            name: reserve::text(name)?,
+            op_type: reserve::text(node.op_type)?,
+            bytes: reserve::list(node.bytes.iter().copied())?,
+            room: step.room,
+        })
+    }
+
+    fn made(&self) -> Result<Unbound> {
+        let name = &self.name;
+        let file = self.file()?;
+        // Its shapes are known now: apply our own rules first.
+        skipstone_onnx::validate(&file, &Limits::default())?;
+        let typed = guarded(|| typed(&file)).map_err(|panic| refused(name, &panic))?;
+        let typed = typed.map_err(|e| tract_error(name, e))?;
+        let outlets = typed.output_outlets().map_err(|e| refused(name, &e.to_string()))?.to_vec();
+        let mut outputs: Vec<Fact> = Vec::with_capacity(outlets.len());
+        for outlet in outlets {
+            let fact = typed.outlet_fact(outlet).map_err(|e| refused(name, &e.to_string()))?;
+            match convert::fact(fact) {
+                Some(fact) => outputs.push(fact),
+                None => {
+                    return Ok(Unbound::Dynamic(format!(
+                        "'{name}' ({}) returns {fact:?}: its type or shape is not known before the run",
+                        self.op_type
+                    )));
+                }
+            }
+        }
+        let inputs = typed.input_outlets().map_err(|e| refused(name, &e.to_string()))?.iter();
+        let inputs = inputs.filter_map(|o| typed.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
+        let (symbols, work) = (typed.symbols.clone(), meter::work(&typed));
+        let plan = guarded(|| typed.into_runnable()).map_err(|panic| refused(name, &panic))?;
+        let plan = plan.map_err(|e| refused(name, &format!("{e:#}")))?;
+        let is_quick = work <= QUICK;
+        let plan = TractPlan { name: self.op_type.clone(), symbols, plan, inputs, outputs, work, is_quick };
+        if self.operands.iter().any(|operand| operand.constant.is_none()) {
+            return Ok(Unbound::Step(ForeignOp(Arc::new(plan))));
+        }
+        let bytes = plan.outputs.iter().fold(0, |sum: u64, fact| sum.saturating_add(fact.bytes() as u64));
+        limits::check_fixed("bytes of constants to compute", bytes, self.room)?;
+        limits::check_fixed("steps of work on constants", plan.work, Limits::default().max_folded_work)?;
+        let results = plan.evaluate(&[] as &[TensorView<'_>], &Budget::UNBOUNDED);
+        results.map(Unbound::Constants).map_err(|e| e.at(name))
+    }
+
+    /// The model of this node.
+    fn file(&self) -> Result<Vec<u8>> {
+        let (mut inputs, mut constants) = (Vec::new(), Vec::new());
+        for Operand { name, fact, constant } in &self.operands {
+            let element = element(fact.dtype);
+            let dims: Vec<i64> = fact.shape.iter().map(|&dim| dim as i64).collect();
+            match constant {
+                Some(tensor) => constants.push(write::tensor(name, element, &dims, tensor.bytes())),
+                None => inputs.push(write::value(name, element, &dims)),
+            }
+        }
+        let outputs: Vec<Message> = self.outputs.iter().map(|output| write::named(output)).collect();
+        if outputs.is_empty() {
+            return Err(refused(&self.name, "the node has no outputs"));
+        }
+        let mut opsets: Vec<_> = self.opsets.iter().map(|(domain, version)| write::opset(domain, *version)).collect();
+        if !self.opsets.iter().any(|(domain, _)| domain.is_empty()) {
+            opsets.push(write::opset("", 13));
+        }
+        let graph = write::graph(&[Message::of(&self.bytes)], &constants, &inputs, &outputs);
+        Ok(write::model_with(&graph, &opsets))
+    }
 }
 
 /// Parses a model of one node and infers its types.
@@ -89,31 +166,6 @@ fn typed(file: &[u8]) -> TractResult<TypedModel> {
         );
     }
     model.into_typed()
-}
-
-/// The model of one node.
-fn file(step: &ForeignNode<'_, '_>, name: &str) -> Result<Vec<u8>> {
-    let (mut inputs, mut constants) = (Vec::new(), Vec::new());
-    for (operand, id) in step.operands {
-        let fact = step.graph.fact(*id);
-        let element = element(fact.dtype);
-        let dims: Vec<i64> = fact.shape.iter().map(|&dim| dim as i64).collect();
-        match step.graph.constant(*id) {
-            Some(tensor) => constants.push(write::tensor(operand, element, &dims, tensor.bytes())),
-            None => inputs.push(write::value(operand, element, &dims)),
-        }
-    }
-    let outputs: Vec<Message> =
-        step.node.outputs.iter().filter(|output| !output.is_empty()).map(|output| write::named(output)).collect();
-    if outputs.is_empty() {
-        return Err(refused(name, "the node has no outputs"));
-    }
-    let mut opsets: Vec<_> = step.opsets.iter().map(|(domain, &version)| write::opset(domain, version)).collect();
-    if !step.opsets.contains_key("") {
-        opsets.push(write::opset("", 13));
-    }
-    let graph = write::graph(&[Message::of(step.node.bytes)], &constants, &inputs, &outputs);
-    Ok(write::model_with(&graph, &opsets))
 }
 
 /// Code of an element type in the file.

@@ -19,16 +19,15 @@ use crate::info::Shapes;
 use crate::onnx::import::{self, tensor::Files};
 use crate::operator::Place;
 use crate::ops::ForeignOp;
+use crate::ops::aside::aside;
 use crate::plan::Port;
 use crate::reserve;
 use crate::tensor::{Fact, Shape};
 
 /// The information that tract needs on a model.
-struct Whole<'a> {
-    /// The file.
-    file: &'a [u8],
-    /// Folder of the files with external data.
-    folder: Option<&'a Path>,
+struct Whole {
+    /// The file, with the folder of its external data.
+    files: Files,
     /// The caller's inputs with their facts.
     inputs: Vec<(String, Fact)>,
     /// Names of the outputs, in order.
@@ -42,17 +41,18 @@ struct Whole<'a> {
 /// # Errors
 /// An unsupported input type; operators that tract does not have; tract's errors.
 pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, reason: String) -> Result<Lowered> {
-    let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
     model.graph.iter().try_for_each(|graph| understood(graph, &reason))?;
+    let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| reserve::text(info.name));
+    let outputs = reserve::results(outputs)?;
     let mut inputs = Vec::new();
     if let Some(graph) = &model.graph {
         for info in import::caller_inputs(graph)? {
             reserve::push(&mut inputs, (reserve::text(info.name)?, import::input_fact(info, shapes)?))?;
         }
     }
-    let folder = files.folder.as_deref();
-    let whole = run(Whole { file: &files.model, folder, inputs, outputs, reason: reason.clone() });
-    whole.map(Lowered::Foreign).map_err(|error| match error {
+    let whole = Whole { files: files.clone(), inputs, outputs, reason: reason.clone() };
+    let made = aside(&|| false, move |_| run(whole)).map_err(|error| error.at("graph"))?;
+    made.map(Lowered::Foreign).map_err(|error| match error {
         Error::Unsupported { node, reason: theirs } => Error::Unsupported {
             node,
             reason: format!("{reason}; the fallback cannot run the whole model either: {theirs}"),
@@ -66,7 +66,7 @@ fn understood(graph: &Graph<'_>, reason: &str) -> Result<()> {
     let values = graph.nodes.iter().filter(|node| node.op_type == "Constant");
     let values = values.filter_map(|node| Some((*node.outputs.first()?, node.attribute("value")?.tensors.first()?)));
     let initializers = graph.initializers.iter().map(|tensor| (tensor.name, tensor));
-    let constants: HashMap<&str, &Tensor<'_>> = initializers.chain(values).collect();
+    let constants: HashMap<&str, &Tensor<'_>> = reserve::map(initializers.chain(values))?;
     let integers = |name: &&str| constants.get(name).and_then(|tensor| tensor.integers());
     for node in &graph.nodes {
         node.subgraphs().try_for_each(|inner| understood(inner, reason))?;
@@ -82,7 +82,7 @@ fn understood(graph: &Graph<'_>, reason: &str) -> Result<()> {
     Ok(())
 }
 
-fn run(model: Whole<'_>) -> Result<ForeignModel> {
+fn run(model: Whole) -> Result<ForeignModel> {
     let at = |reason: &str| refused("graph", reason);
     let typed = guarded(|| typed(&model)).map_err(|panic| at(&panic))?;
     let typed = typed.map_err(|e| tract_error("graph", e))?;
@@ -126,12 +126,12 @@ fn forget_symbols(graph: &mut GraphProto) {
     }
 }
 
-fn typed(model: &Whole<'_>) -> TractResult<TypedModel> {
+fn typed(model: &Whole) -> TractResult<TypedModel> {
     let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     admit::register(&mut onnx);
-    let mut proto = onnx.proto_model_for_read(&mut &model.file[..])?;
+    let mut proto = onnx.proto_model_for_read(&mut &model.files.model[..])?;
     proto.graph.iter_mut().for_each(forget_symbols);
-    let mut parsed = onnx.parse(&proto, model.folder.and_then(Path::to_str))?.model;
+    let mut parsed = onnx.parse(&proto, model.files.folder.as_deref().and_then(Path::to_str))?.model;
     if let Some(node) = parsed.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
         bail!("operator {} of node '{}' is not supported", node.op.name(), node.name);
     }

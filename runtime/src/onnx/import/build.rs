@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::Invalid;
+use skipstone_reserve::NoMemory;
 
 use super::lengths::Lengths;
 use super::selected::Selections;

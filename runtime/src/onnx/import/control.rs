@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::captures;
 use skipstone_onnx::proto::{Graph as GraphProto, Node, Type};
+use skipstone_reserve::NoMemory;
 
 use super::build::{Halt, Imported};
 use super::{Importer, Scope, call, resolved};

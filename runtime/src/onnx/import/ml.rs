@@ -15,8 +15,8 @@
 //! Other cases that the two treat differently, and that no exporter is known to write, are refused.
 
 use skipstone_kernels::activation::Activation;
-use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::proto::{Model, Node};
+use skipstone_reserve::NoMemory;
 
 use super::build::{Halt, Imported};
 use super::call::Call;

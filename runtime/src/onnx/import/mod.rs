@@ -50,11 +50,11 @@ mod window;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::proto::{
     Attribute, Dim, Function, Graph as GraphProto, Model, Node, SparseTensor, Tensor, Type, ValueInfo,
 };
 use skipstone_onnx::{Unordered, captures, is_standard, order};
+use skipstone_reserve::NoMemory;
 
 use self::build::{Build, Halt};
 use self::call::Call;
@@ -359,9 +359,9 @@ impl<'m> Importer<'m> {
             }
         }
         let mut call = self.call(node, &inputs)?;
-        let imported = match table::importer(domain, node.op_type) {
+        let imported = match table::importer(domain, node.op_type)? {
             Some(importer) => importer(&mut call),
-            None if unsupported::is_unsupported(node) => {
+            None if unsupported::is_unsupported(node)? => {
                 return Err(unsupported::all(self.main, &self.functions).into());
             }
             None => Err(Halt::Foreign),

@@ -1,7 +1,7 @@
 //! The operators and their importers: every family lists its own, and this is the list of families.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use super::build::Imported;
 use super::call::Call;
@@ -10,6 +10,7 @@ use super::{
     normalization, pad, pool, product, quantization, quantized, rearrange, recurrent, reduce, resize, sampling,
 };
 use super::{selection, sequence, signal, structure, svm, trees, volume};
+use crate::reserve::{self, NoMemory};
 
 /// Adds the nodes for an ONNX node, and returns its results.
 pub(super) type Importer = fn(&mut Call<'_, '_>) -> Imported;
@@ -71,16 +72,17 @@ const FAMILIES: &[&[Entry]] = &[
     svm::OPERATORS,
 ];
 
-/// By domain and name: every node of a file is looked up.
-static IMPORTERS: LazyLock<HashMap<(&str, &str), Importer>> = LazyLock::new(|| {
-    let entries = FAMILIES.iter().copied().flatten();
-    entries.flat_map(|entry| entry.names.iter().map(|&name| ((entry.domain, name), entry.importer))).collect()
-});
-
 /// The importer of an operator; `ai.onnx` is the empty domain.
-pub(super) fn importer(domain: &str, op_type: &str) -> Option<Importer> {
+///
+/// # Errors
+/// No memory for the table, in which every node of a file is looked up.
+pub(super) fn importer(domain: &str, op_type: &str) -> Result<Option<Importer>, NoMemory> {
+    static IMPORTERS: OnceLock<HashMap<(&str, &str), Importer>> = OnceLock::new();
+    let entries = FAMILIES.iter().copied().flatten();
+    let entries = entries.flat_map(|entry| entry.names.iter().map(|&name| ((entry.domain, name), entry.importer)));
+    let found = reserve::once(&IMPORTERS, || reserve::map(entries))?.get(&(domain, op_type)).copied();
     // Of ai.onnx.ml nothing is left to the fallback, because it computes different values.
-    IMPORTERS.get(&(domain, op_type)).copied().or((domain == ML).then_some(ml::refused))
+    Ok(found.or((domain == ML).then_some(ml::refused)))
 }
 
 /// What decides whether a result is half precision.

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use skipstone_kernels::arena::NoMemory;
 use skipstone_onnx::is_standard;
 use skipstone_onnx::proto::{Function, Graph, Node};
+use skipstone_reserve::NoMemory;
 
 use super::super::fallback;
 use super::{call, control, table};
@@ -46,11 +46,11 @@ pub(super) fn all(graph: &Graph<'_>, functions: &Functions<'_>) -> Error {
 }
 
 /// Whether nothing can compute a node that is not a call of a local function.
-pub(super) fn is_unsupported(node: &Node<'_>) -> bool {
+pub(super) fn is_unsupported(node: &Node<'_>) -> Result<bool, NoMemory> {
     let domain = if is_standard(node.domain) { "" } else { node.domain };
-    !control::is_control_flow(domain, node.op_type)
-        && table::importer(domain, node.op_type).is_none()
-        && !fallback::is_admitted(domain, node.op_type)
+    Ok(!control::is_control_flow(domain, node.op_type)
+        && table::importer(domain, node.op_type)?.is_none()
+        && !fallback::is_admitted(domain, node.op_type))
 }
 
 struct Search<'a, 'm> {
@@ -79,7 +79,7 @@ impl<'a, 'm> Search<'a, 'm> {
                 if reserve::add(&mut self.visited, (node.domain, node.op_type))? {
                     self.nodes(&function.nodes)?;
                 }
-            } else if is_unsupported(node) {
+            } else if is_unsupported(node)? {
                 match self.places.get(node.op_type).and_then(|&place| self.kinds.get_mut(place)) {
                     Some((_, count, _)) => *count += 1,
                     None => {
