@@ -82,7 +82,15 @@ class OfColor(nn.Module):
         return self.model(x.mean(1, keepdim=True))
 
 
-def classifier(model: nn.Module, path: Path, source, *, side: int | None = None, half: bool = True) -> None:
+def classifier(
+    model: nn.Module,
+    path: Path,
+    source,
+    *,
+    side: int | None = None,
+    half: bool = True,
+    rewrite: Callable[[onnx.ModelProto], None] | None = None,
+) -> None:
     """Write a trained classifier of one of the image sets: input `input` `[1, 3, side, side]`, output `logits`."""
     side = side or source.side
     gray = source.channels == 1
@@ -94,4 +102,5 @@ def classifier(model: nn.Module, path: Path, source, *, side: int | None = None,
         ["logits"],
         metadata=metadata,
         half=half,
+        rewrite=rewrite,
     )

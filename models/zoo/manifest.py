@@ -2,8 +2,8 @@
 
 What a person writes there is kept (what a model is for, its recipe); everything measurable is measured again by `python
 -m zoo.manifest`: sha256, size, parameters, multiply-adds, and the figures of the last line of its log. `--measure
-../target/release/skipstone` also measures the latency, on a quiet machine; without it, the latency of an unchanged file
-is kept. PyTorch is not needed.
+../target/release/skipstone` also measures the latency, of all models or of those named, on a quiet machine; otherwise
+the latency of an unchanged file is kept. PyTorch is not needed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tomllib
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 MODELS = Path(__file__).resolve().parent.parent
 PRETRAINED, MANIFEST, README = MODELS / "pretrained", MODELS / "manifest.toml", MODELS / "README.md"
@@ -44,8 +44,9 @@ def sha256(path: Path) -> str:
 
 
 def multiply_adds(proto: onnx.ModelProto) -> int:
-    """All multiply-adds of convolutions and matrix products, of an If's branches those of the more expensive one: savings
-    by masks, zeros and exits are not subtracted."""
+    """All multiply-adds of convolutions and matrix products, of an If's branches those of the more expensive one, of
+    experts those that a token computes: savings by masks, zeros and exits are not subtracted."""
+    proto, mixtures = without_mixtures(proto)
 
     def count(graph: onnx.GraphProto, outer: dict[str, list[int]]) -> int:
         shapes = outer | {
@@ -55,15 +56,34 @@ def multiply_adds(proto: onnx.ModelProto) -> int:
         shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
         total = 0
         for node in graph.node:
+            counted = node.op_type in ("Conv", "Gemm", "MatMul") or node.output[0] in mixtures
+            if counted and 0 in shapes[node.output[0]]:
+                raise ValueError(f"{node.name}: the sizes of its result are not known")
             if node.op_type == "Conv":
                 total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
             elif node.op_type in ("Gemm", "MatMul"):
                 transposed = any(a.name == "transA" and a.i for a in node.attribute)
                 total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
+            elif node.output[0] in mixtures:
+                total += math.prod(shapes[node.output[0]][:-1]) * mixtures[node.output[0]]
             total += max((count(a.g, shapes) for a in node.attribute if a.HasField("g")), default=0)
         return total
 
-    return count(onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph, {})
+    return count(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph, {})
+
+
+def without_mixtures(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """A copy in which com.microsoft's MoE, whose shapes ONNX does not know, is an Identity of its tokens, and by output the
+    multiply-adds of a token."""
+    other, found = onnx.ModelProto(), {}
+    other.CopyFrom(proto)
+    sizes = {tensor.name: math.prod(tensor.dims[1:]) for tensor in proto.graph.initializer}
+    for node in other.graph.node:
+        if node.domain == "com.microsoft" and node.op_type == "MoE":
+            chosen = next((attribute.i for attribute in node.attribute if attribute.name == "k"), 1)
+            found[node.output[0]] = chosen * (sizes[node.input[2]] + sizes[node.input[4]])
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], node.name))
+    return other, found
 
 
 def weights(proto: onnx.ModelProto) -> tuple[int, float]:
@@ -82,6 +102,7 @@ FIGURES = {
     "pixel_auroc": r"pixel AUROC ([\d.]+) %",
     "fewer_multiply_adds": r"([\d.]+) % fewer multiply-adds",
     "diversity": r"diversity ([\d.]+)",
+    "experts": r"(\d+) experts",
 }
 
 
@@ -117,9 +138,9 @@ def measured(entry: dict, skipstone: Path | None) -> dict:
     path = PRETRAINED / entry["file"]
     proto = onnx.load(path)
     parameters, zeros = weights(proto)
-    kept = {key: value for key, value in entry.items() if key in ("file", "family", "task", "data", "license", "recipe")}
+    written = ("file", "family", "task", "data", "license", "recipe", "log")
+    kept = {key: value for key, value in entry.items() if key in written}
     found = {
-        "log": path.with_suffix(".log").name,
         "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "input": [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim],
@@ -135,7 +156,7 @@ def measured(entry: dict, skipstone: Path | None) -> dict:
     labels = told["skipstone.labels"].split("\n") if "skipstone.labels" in told else None
     if labels:
         found["labels"] = labels
-    found |= logged(path.with_suffix(".log"))
+    found |= logged(PRETRAINED / entry["log"])
     if skipstone:
         found |= latency(path, skipstone)
     elif found["sha256"] == entry.get("sha256"):
@@ -161,6 +182,8 @@ def row(entry: dict) -> str:
     saved = []
     if "zeros" in entry:
         saved.append(f"{entry['zeros']:.1f} % zeros")
+    if "experts" in entry:
+        saved.append(f"a token computes 1 of {entry['experts']:.0f} experts")
     if "fewer_multiply_adds" in entry:
         saved.append(f"{entry['fewer_multiply_adds']:.1f} % of the multiply-adds left out")
     if "choices" in entry:
@@ -183,8 +206,10 @@ def row(entry: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--measure", type=Path, metavar="SKIPSTONE", help="measure the latency with this command")
+    parser.add_argument("--only", nargs="+", metavar="FILE", help="measure the latency of these models")
     args = parser.parse_args()
-    models = [measured(entry, args.measure) for entry in entries()]
+    asked = lambda entry: args.measure if not args.only or entry["file"] in args.only else None
+    models = [measured(entry, asked(entry)) for entry in entries()]
     head = MANIFEST.read_text().partition("[[model]]")[0]
     parts = ["[[model]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in model.items()) for model in models]
     MANIFEST.write_text(head + "\n".join(parts))

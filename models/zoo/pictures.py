@@ -118,8 +118,17 @@ def classifiers(family: list[dict], every: list[dict]) -> list[str]:
     """The panels of a family of classifiers."""
     log = lambda entry: manifest.PRETRAINED / entry["log"]
     name = lambda entry: entry["file"].removesuffix(".onnx")
-    curves = [Series(name(entry), curve(log(entry), "accuracy"), color) for entry, color in zip(family, COLORS)]
-    panels = [chart("Test accuracy (%)", "epoch", curves)] if curves[0].points else []
+    trained = [entry for entry in family if curve(log(entry), "accuracy")]
+    # The forms of one network share a log.
+    trained = list({entry["log"]: entry for entry in reversed(trained)}.values())[::-1]
+    curves = [Series(name(entry), curve(log(entry), "accuracy"), color) for entry, color in zip(trained, COLORS)]
+    panels = [chart("Test accuracy (%)", "epoch", curves)] if curves else []
+    if "diversity" in family[0]:
+        spread = [
+            Series(name(entry), [(x, float(np.log10(y))) for x, y in curve(log(entry), "diversity")], color)
+            for entry, color in zip(trained, COLORS)
+        ]
+        panels.append(chart("Diversity: variance of the last map (log10)", "epoch", spread))
     data = family[0]["data"]
     same = [entry for entry in every if entry["data"] == data]
 

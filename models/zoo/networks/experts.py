@@ -89,9 +89,15 @@ class FrozenStem(nn.Module):
 
     def __init__(self, base: SimpleNet):
         super().__init__()
-        layers = list(base.features)
+        layers = list(base.eval().features)
         pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        self.layers = nn.Sequential(*layers[: pools[1] + 1]).requires_grad_(False)
+        stem = []
+        for layer in layers[: pools[1] + 1]:
+            if isinstance(layer, nn.BatchNorm2d):
+                stem[-1] = nn.utils.fusion.fuse_conv_bn_eval(stem[-1], layer)
+            else:
+                stem.append(layer)
+        self.layers = nn.Sequential(*stem).requires_grad_(False)
         self.width = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)][-1].out_channels
 
     def train(self, mode: bool = True):

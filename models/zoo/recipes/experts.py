@@ -2,7 +2,8 @@
 active size. It trains from scratch, or, in a few epochs, on the first layers of a stored SimpleNet (`--stem`).
 
 Two ONNX forms are written: `NAME.onnx`, in which every token gathers its experts' weights for a batched product, and
-`NAME.contrib.onnx` with com.microsoft's MoE operator, which ONNX Runtime groups by expert.
+`NAME.contrib.onnx` with com.microsoft's MoE operator, which ONNX Runtime groups by expert; its weights are f32, since
+the operator takes constants only.
 """
 
 from pathlib import Path
@@ -39,10 +40,10 @@ def main() -> None:
     stem = FrozenStem(stored.simplenet(args.stem, pictures)) if args.stem else None
     torch.manual_seed(opts.seed)
     model = ExpertNet(args.experts, args.top, args.shared_router, hidden=args.hidden, stem=stem)
-    average = loop.fit(model, data, opts, objective=objective)
+    average = loop.fit(model, data, opts, objective=objective, report=lambda _: f"{args.experts} experts")
     export.classifier(average, opts.out, data.source)
-    x = {"input": torch.randn(1, 3, 32, 32)}
-    export.write(with_moe(average), opts.out.with_suffix(".contrib.onnx"), x, ["logits"], rewrite=as_moe)
+    contrib = opts.out.with_suffix(".contrib.onnx")
+    export.classifier(with_moe(average), contrib, data.source, half=False, rewrite=as_moe)
 
 
 if __name__ == "__main__":
