@@ -147,9 +147,9 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "samples",
-        about: "the images in models/samples",
+        about: "the images in models/samples, folders of images",
         after: &["release", "environment"],
-        run: |w| modules(w, &[("parity.samples", "")]),
+        run: |w| modules(w, &[("parity.samples", ""), ("parity.folders", "")]),
     },
     Section {
         name: "texts",

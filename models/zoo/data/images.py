@@ -1,6 +1,7 @@
-"""Labeled image sets by name, as uint8 arrays with the metadata that a model needs.
+"""Labeled image sets by name or folder, as uint8 arrays with the metadata that a model needs.
 
-Every set is decoded once and stored as `.npy` in the cache folder, so that a resumed training starts in a second.
+Every set with a name is decoded once and stored as `.npy` in the cache folder, so that a resumed training starts in a
+second. A folder is read every time: it may have changed.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data import cifar10, mnist
+from zoo.data import cifar10, folder, mnist
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ def split(name: str, cache: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def load(name: str, cache: Path) -> ImageSet:
-    """The set `name`, both splits."""
+def own(root: Path, side: int, mirrored: bool) -> ImageSet:
+    """The images of a folder."""
+    read = lambda train: folder.load(root, train, side)
+    train, test = read(True), read(False)
+    mean, std = folder.statistics(train[0])
+    source = Source(lambda _, train: read(train), str(root), tuple(folder.labels(root)), mean, std, 3, side, mirrored)
+    return ImageSet(root.resolve().name, source, *train, *test)
+
+
+def load(name: str, cache: Path, side: int = 32, mirrored: bool = True) -> ImageSet:
+    """The set `name`, both splits; or those of the folder `name`, at `side`."""
+    if name not in SOURCES:
+        return own(Path(name), side, mirrored)
     return ImageSet(name, SOURCES[name], *split(name, cache, True), *split(name, cache, False))

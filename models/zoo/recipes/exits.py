@@ -18,7 +18,6 @@ from onnx import TensorProto, compose, helper
 from torch import nn
 
 from zoo import export
-from zoo.data import images
 from zoo.networks.exits import THRESHOLD, ExitingSimpleNet, stop_at
 from zoo.train import augment, cost, loop, stored
 
@@ -81,7 +80,7 @@ def _part(module: nn.Module, x: torch.Tensor, outputs: list[str], prefix: str, f
     return compose.add_prefix(onnx.load(path), prefix).graph
 
 
-def as_ifs(model: ExitingSimpleNet, side: int) -> onnx.ModelProto:
+def as_ifs(model: ExitingSimpleNet, side: int, classes: int) -> onnx.ModelProto:
     """One image: after each exit an If whose then-branch returns its answer and whose else-branch holds the rest. The
     threshold is an input with a default."""
     weights = [helper.make_tensor("threshold", TensorProto.FLOAT, [], [THRESHOLD])]
@@ -89,7 +88,7 @@ def as_ifs(model: ExitingSimpleNet, side: int) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     node = helper.make_node
     result = lambda suffix: [
-        value(f"logits{suffix}", TensorProto.FLOAT, [1, 10]),
+        value(f"logits{suffix}", TensorProto.FLOAT, [1, classes]),
         value(f"exit{suffix}", TensorProto.INT64, [1]),
     ]
     index = lambda i, suffix: node(
@@ -139,11 +138,11 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path("pretrained/simplenet-310k-cifar10.onnx"))
     args = parser.parse_args()
     opts = loop.options(args)
-    data = images.load("cifar10", opts.cache)
+    data = loop.data(args)
     source = data.source
     pictures = augment.normalize(torch.from_numpy(data.train[:1000]), source)
     torch.manual_seed(opts.seed)
-    model = ExitingSimpleNet(stored.simplenet(args.base, pictures))
+    model = ExitingSimpleNet(stored.simplenet(args.base, pictures, len(data.source.labels)))
     test, labels = torch.from_numpy(data.test), torch.from_numpy(data.test_labels)
     up_to = torch.tensor(costs(model, source.side), dtype=torch.float64)
 
@@ -177,7 +176,7 @@ def main() -> None:
     share, more = answer(average)
     log = loop.Log(opts.out.with_suffix(".log"), resumed=True)
     log.line(f"gates alone, {len(judged)} images  test {100 * share:.2f} %  {more}")
-    proto = as_ifs(average, source.side)
+    proto = as_ifs(average, source.side, len(source.labels))
     export.describe(proto, export.image_metadata(source.labels, source.mean, source.std, source.side))
     export.describe(proto, {"settings": "threshold"})
     export.halve_weights(proto)

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from zoo import export
-from zoo.data import images
 from zoo.networks.experts import ExpertNet, FrozenStem
 from zoo.networks.moe_operator import as_moe, with_moe
 from zoo.train import augment, loop, stored
@@ -35,11 +34,15 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=192, help="width of an expert's hidden layer (default 192)")
     args = parser.parse_args()
     opts = loop.options(args)
-    data = images.load("cifar10", opts.cache)
+    data = loop.data(args)
     pictures = augment.normalize(torch.from_numpy(data.train[:1000]), data.source)
-    stem = FrozenStem(stored.simplenet(args.stem, pictures)) if args.stem else None
+    stem = FrozenStem(stored.simplenet(args.stem, pictures, len(data.source.labels))) if args.stem else None
     torch.manual_seed(opts.seed)
-    model = ExpertNet(args.experts, args.top, args.shared_router, hidden=args.hidden, stem=stem)
+    side, classes = data.source.side, len(data.source.labels)
+    if side % 4:
+        raise SystemExit(f"images of {side} pixels cannot be cut into tokens of 4")
+    form = (args.experts, args.top, args.shared_router)
+    model = ExpertNet(*form, hidden=args.hidden, side=side, classes=classes, stem=stem)
     average = loop.fit(model, data, opts, objective=objective, report=lambda _: f"{args.experts} experts")
     export.classifier(average, opts.out, data.source)
     contrib = opts.out.with_suffix(".contrib.onnx")

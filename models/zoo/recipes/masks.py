@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from zoo import export
-from zoo.data import images
 from zoo.networks.masked import MaskedSimpleNet, wanted_channels
 from zoo.networks.simplenet import SimpleNet
 from zoo.train import augment, cost, loop, stored
@@ -26,21 +25,21 @@ def spent(multiply_adds: list[int], active: list[torch.Tensor]) -> float:
     return (total.mean() / sum(multiply_adds)).item()
 
 
-def convolution_costs(model: SimpleNet) -> list[int]:
-    """Multiply-adds of the convolutions, in order."""
-    counts = cost.multiply_adds(model, torch.zeros(1, 3, 32, 32))
+def convolution_costs(model: SimpleNet, image: torch.Tensor) -> list[int]:
+    """Multiply-adds of the convolutions for an `image` `[1, 3, side, side]`, in order."""
+    counts = cost.multiply_adds(model, image)
     return [count for name, count in counts.items() if name != "classifier"]
 
 
 @torch.no_grad()
 def mass_for(model: SimpleNet, x: torch.Tensor, less: float) -> float:
     """The activation mass at which labels from the dense network skip `less` of the multiply-adds."""
-    activations, model = [], model.eval()
+    costs, activations = convolution_costs(model, x[:1]), []
+    model.eval()
     for layer in model.features:
         x = layer(x)
         if isinstance(layer, nn.ReLU):
             activations.append(x.clone())
-    costs = convolution_costs(model)
     low, high = 0.0, 1.0
     for _ in range(20):
         mass = (low + high) / 2
@@ -61,11 +60,11 @@ def main() -> None:
     parser.add_argument("--less", type=float, default=0.4, help="share of the multiply-adds to skip")
     args = parser.parse_args()
     opts = loop.options(args)
-    data = images.load("cifar10", opts.cache)
+    data = loop.data(args)
     pictures = augment.normalize(torch.from_numpy(data.train[:1000]), data.source)
     torch.manual_seed(opts.seed)
-    base = stored.simplenet(args.base, pictures)
-    costs, mass = convolution_costs(base), mass_for(base, pictures, args.less)
+    base = stored.simplenet(args.base, pictures, len(data.source.labels))
+    costs, mass = convolution_costs(base, pictures[:1]), mass_for(base, pictures, args.less)
     model = MaskedSimpleNet(base, mass)
     test = torch.from_numpy(data.test)
 

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo import export
-from zoo.data import images
 from zoo.networks.simplenet import SimpleNet
 from zoo.train import augment, cost, loop, stored
 
@@ -65,21 +64,23 @@ def layer_list(model: SimpleNet, widths: list[int]) -> str:
     return ",".join(items)
 
 
-def multiply_adds(model: nn.Module) -> int:
-    return sum(cost.multiply_adds(model, torch.zeros(1, 3, 32, 32)).values())
+def multiply_adds(model: nn.Module, image: torch.Tensor) -> int:
+    return sum(cost.multiply_adds(model, image).values())
 
 
 @torch.no_grad()
-def pruned(model: SimpleNet, scores: list[torch.Tensor], less: float) -> SimpleNet:
-    """A network with about `less` of the multiply-adds removed: the same share of each layer's channels."""
-    dense = multiply_adds(model)
+def pruned(model: SimpleNet, scores: list[torch.Tensor], less: float, image: torch.Tensor) -> SimpleNet:
+    """A network with about `less` of the multiply-adds for an `image` `[1, 3, side, side]` removed: the same share of
+    each layer's channels."""
+    dense = multiply_adds(model, image)
 
     def candidate(share: float, rounding: float) -> SimpleNet:
         layers = layer_list(model, keep_counts(model, share, rounding))
         return SimpleNet(layers, classes=model.classifier.out_features)
 
     choices = [(i / 50, j / 4) for i in range(5, 51) for j in range(1, 4)]
-    small = candidate(*min(choices, key=lambda choice: abs(multiply_adds(candidate(*choice)) / dense - (1 - less))))
+    off = lambda choice: abs(multiply_adds(candidate(*choice), image) / dense - (1 - less))
+    small = candidate(*min(choices, key=off))
     kept_in = torch.arange(3)
     for (conv, norm), (to, to_norm), score in zip(model.convolutions(), small.convolutions(), scores, strict=True):
         kept = score.topk(to.out_channels).indices.sort().values
@@ -99,14 +100,14 @@ def main() -> None:
     parser.add_argument("--less", type=float, default=0.5, help="share of the multiply-adds to remove")
     args = parser.parse_args()
     opts = loop.options(args)
-    data = images.load("cifar10", opts.cache)
+    data = loop.data(args)
     pictures = augment.normalize(torch.from_numpy(data.train[:1000]), data.source)
     torch.manual_seed(opts.seed)
-    dense = stored.simplenet(args.base, pictures)
-    model = pruned(dense, rank(dense, pictures[:256]), args.less)
+    dense = stored.simplenet(args.base, pictures, len(data.source.labels))
+    model = pruned(dense, rank(dense, pictures[:256]), args.less, pictures[:1])
     stored.recalibrate(model, pictures.split(250))
-    less = 1 - multiply_adds(model) / multiply_adds(dense)
-    note = f"{multiply_adds(model)} of {multiply_adds(dense)} multiply-adds ({100 * less:.1f} % fewer)"
+    left, all_of_them = (multiply_adds(network, pictures[:1]) for network in (model, dense))
+    note = f"{left} of {all_of_them} multiply-adds ({100 * (1 - left / all_of_them):.1f} % fewer)"
     export.classifier(loop.fit(model, data, opts, note=note), opts.out, data.source)
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from zoo import export
-from zoo.data import images
 from zoo.recipes.sparse import masked, prunable, share_of_zeros
 from zoo.train import augment, loop, stored
 
@@ -37,13 +36,14 @@ def main() -> None:
     parser.add_argument("--siblings", type=int, default=3)
     args = parser.parse_args()
     opts = loop.options(args)
-    data = images.load("cifar10", opts.cache)
+    data = loop.data(args)
     pictures = augment.normalize(torch.from_numpy(data.train[:5000]), data.source)
     test, labels = torch.from_numpy(data.test), torch.from_numpy(data.test_labels)
     parts = []
     for seed in range(opts.seed, opts.seed + args.siblings):
         own = replace(opts, seed=seed, out=opts.out.with_name(f"{opts.out.stem}.part{seed}.onnx"))
-        parts.append(loop.fit(masked(stored.simplenet(args.base, pictures[:1000])), data, own, constrain=keep_mask))
+        part = masked(stored.simplenet(args.base, pictures[:1000], len(data.source.labels)))
+        parts.append(loop.fit(part, data, own, constrain=keep_mask))
     soup = mean_of(parts)
     stored.recalibrate(soup, pictures.split(250))
     log = loop.Log(opts.out.with_suffix(".log"), resumed=False)

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from zoo import export
-from zoo.data import images
 from zoo.train import augment, loop, stored
 
 # Pruning ends at this share of the training.
@@ -78,10 +77,10 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=1, help="output channels that are pruned together")
     args = parser.parse_args()
     opts = loop.options(args)
-    data = images.load("cifar10", opts.cache)
+    data = loop.data(args)
     pictures = augment.normalize(torch.from_numpy(data.train[:1000]), data.source)
     torch.manual_seed(opts.seed)
-    model = masked(stored.simplenet(args.base, pictures))
+    model = masked(stored.simplenet(args.base, pictures, len(data.source.labels)))
     average = loop.fit(
         model,
         data,

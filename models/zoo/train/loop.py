@@ -70,6 +70,16 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
         default=base.bf16,
         help="compute in bfloat16: faster for 3x3 convolutions where the CPU has it, slower for depthwise ones",
     )
+    sets = ", ".join(images.SOURCES)
+    own = "a folder with train and test, and in each a folder of images per class"
+    result.add_argument("--data", default="cifar10", help=f"{sets}, or {own} (default cifar10)")
+    result.add_argument("--side", type=int, default=32, help="pixels that a folder's images are resized to (default 32)")
+    result.add_argument(
+        "--mirrored",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the mirror image of a folder's image has the same class",
+    )
     result.add_argument("--cache", type=Path, default=base.cache, help="folder for the data sets")
     result.add_argument("--out", type=Path, default=base.out, help="the model; log and checkpoint are written beside it")
     return result
@@ -79,6 +89,14 @@ def options(args: argparse.Namespace, sides: tuple[tuple[float, int], ...] = ())
     """Options from parsed arguments."""
     names = Options.__dataclass_fields__.keys() - {"sides"}
     return Options(sides=sides, **{name: getattr(args, name) for name in names})
+
+
+def data(args: argparse.Namespace, gray: bool = False) -> images.ImageSet:
+    """The images that the arguments name; `gray` ones only if the recipe can."""
+    found = images.load(args.data, args.cache, args.side, args.mirrored)
+    if found.source.channels != 3 and not gray:
+        raise SystemExit(f"{args.data} has gray images, which only the recipe simplenet takes")
+    return found
 
 
 class Log:
@@ -190,6 +208,8 @@ def fit(
     if start == opts.epochs:
         log.line(f"measured again  {tested(pictures)}")
     steps = len(pictures) // opts.batch
+    if not steps:
+        raise SystemExit(f"{len(pictures)} images are fewer than a batch of {opts.batch}; choose a smaller --batch")
     total = opts.epochs * steps
     warmup = max(1, total // 50)
     for epoch in range(start, opts.epochs):

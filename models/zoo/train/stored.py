@@ -27,8 +27,8 @@ def _constants(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def simplenet(path: Path, images: torch.Tensor) -> SimpleNet:
-    """The SimpleNet stored at `path`, its BatchNorm measured on normalized `images`."""
+def simplenet(path: Path, images: torch.Tensor, classes: int) -> SimpleNet:
+    """The SimpleNet stored at `path`, which has as many `classes`, its BatchNorm measured on normalized `images`."""
     proto = onnx.load(path)
     weights = _constants(proto)
     layers, parameters, linear = [], [], None
@@ -41,6 +41,8 @@ def simplenet(path: Path, images: torch.Tensor) -> SimpleNet:
             layers.append("p")
         elif node.op_type == "Gemm":
             linear = [torch.from_numpy(weights[name].copy()) for name in node.input[1:]]
+    if len(linear[1]) != classes:
+        raise SystemExit(f"{path} tells {len(linear[1])} classes apart, and the images have {classes}")
     model = SimpleNet(",".join(layers), classes=len(linear[1]), channels=parameters[0][0].size(1))
     model.classifier.weight.copy_(linear[0])
     model.classifier.bias.copy_(linear[1])
