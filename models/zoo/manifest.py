@@ -102,7 +102,7 @@ FIGURES = {
     "pixel_auroc": r"pixel AUROC ([\d.]+) %",
     "fewer_multiply_adds": r"([\d.]+) % fewer multiply-adds",
     "diversity": r"diversity ([\d.]+)",
-    "experts": r"(\d+) experts",
+    "experts": r"(\d+) experts?\b",
 }
 
 
@@ -182,7 +182,7 @@ def row(entry: dict) -> str:
     saved = []
     if "zeros" in entry:
         saved.append(f"{entry['zeros']:.1f} % zeros")
-    if "experts" in entry:
+    if entry.get("experts", 1) > 1:
         saved.append(f"a token computes 1 of {entry['experts']:.0f} experts")
     if "fewer_multiply_adds" in entry:
         saved.append(f"{entry['fewer_multiply_adds']:.1f} % of the multiply-adds left out")

@@ -128,7 +128,7 @@ def classifiers(family: list[dict], every: list[dict]) -> list[str]:
             Series(name(entry), [(x, float(np.log10(y))) for x, y in curve(log(entry), "diversity")], color)
             for entry, color in zip(trained, COLORS)
         ]
-        panels.append(chart("Diversity: variance of the last map (log10)", "epoch", spread))
+        panels.append(chart("Diversity of the last maps (log10)", "epoch", spread))
     data = family[0]["data"]
     same = [entry for entry in every if entry["data"] == data]
 
