@@ -25,7 +25,7 @@ def labels(root: Path) -> list[str]:
 
 
 def square(file: Path, side: int) -> np.ndarray:
-    """An image as uint8 `[3, side, side]`: its shorter side resized, its middle cut out, as a model's metadata asks for."""
+    """An image as uint8 `[3, side, side]`: its shorter side resized, its middle cut out, as the model's metadata says."""
     image = Image.open(file).convert("RGB")
     shorter = min(image.size)
     image = image.resize([side * length // shorter for length in image.size], Image.Resampling.BILINEAR)

@@ -43,7 +43,8 @@ def main() -> None:
         raise SystemExit(f"images of {side} pixels cannot be cut into tokens of 4")
     form = (args.experts, args.top, args.shared_router)
     model = ExpertNet(*form, hidden=args.hidden, side=side, classes=classes, stem=stem)
-    average = loop.fit(model, data, opts, objective=objective, report=lambda _: f"{args.experts} expert{'s' * (args.experts > 1)}")
+    told = "1 expert" if args.experts == 1 else f"{args.experts} experts"
+    average = loop.fit(model, data, opts, objective=objective, report=lambda _: told)
     export.classifier(average, opts.out, data.source)
     contrib = opts.out.with_suffix(".contrib.onnx")
     export.classifier(with_moe(average), contrib, data.source, half=False, rewrite=as_moe)
