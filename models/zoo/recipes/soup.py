@@ -3,6 +3,7 @@ are averaged, and BatchNorm is measured again (Zimmer, Spiegel and Pokutta, "Spa
 """
 
 import copy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def main() -> None:
     soup = mean_of(parts)
     stored.recalibrate(soup, pictures.split(250))
     log = loop.Log(opts.out.with_suffix(".log"), resumed=False)
+    log.line(f"# python -m zoo.recipes.soup {' '.join(sys.argv[1:])}")
     for part in parts:
         log.line(f"part  test {100 * loop.accuracy(part, test, labels, data.source, data.source.side):.2f} %")
     right = loop.accuracy(soup, test, labels, data.source, data.source.side)
