@@ -114,13 +114,17 @@ def short(entry: dict) -> str:
     return entry["file"].removesuffix(".onnx").removesuffix(f"-{entry['data']}")
 
 
+def networks(entries: list[dict]) -> list[dict]:
+    """One entry for the forms of a network, which share a log."""
+    return list({entry["log"]: entry for entry in reversed(entries)}.values())[::-1]
+
+
 def classifiers(family: list[dict], every: list[dict]) -> list[str]:
     """The panels of a family of classifiers."""
     log = lambda entry: manifest.PRETRAINED / entry["log"]
     name = lambda entry: entry["file"].removesuffix(".onnx")
+    family, every = networks(family), networks(every)
     trained = [entry for entry in family if curve(log(entry), "accuracy")]
-    # The forms of one network share a log.
-    trained = list({entry["log"]: entry for entry in reversed(trained)}.values())[::-1]
     curves = [Series(name(entry), curve(log(entry), "accuracy"), color) for entry, color in zip(trained, COLORS)]
     panels = [chart("Test accuracy (%)", "epoch", curves)] if curves else []
     if "diversity" in family[0]:
