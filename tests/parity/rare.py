@@ -125,6 +125,23 @@ def activations_of_f64(g):
 
 
 @case
+def gelu_and_hardmax_of_f64(g):
+    g.opset, g.reference = 20, True
+    x = g.input(g.normal(*g.shape()).astype(np.float64) * 3)
+    return g.node("Gelu", x), g.node("Gelu", x, approximate="tanh"), g.node("Hardmax", x)
+
+
+@case
+def resize_of_integers(g):
+    """Interpolated as floats and truncated; with these scales, f32 represents every sum."""
+    g.opset = 13
+    dtype = np.dtype(g.pick("i1", "u1", "i4"))
+    x = g.random.integers(0, 100, g.shape(4, 9)).astype(dtype)
+    scales = g.constant([1, 1, g.pick(1, 2, 4), g.pick(2, 4)], np.float32)
+    return g.node("Resize", g.input(x), "", scales, mode="linear")
+
+
+@case
 def col2im(g):
     g.opset = 18
     axes = g.between(1, 3)

@@ -73,8 +73,28 @@ fn composed(cx: &mut Call<'_, '_>, activation: Activation, x: ValueId) -> Result
             let gate = composed(cx, Activation::Clip { min: 0.0, max: 1.0 }, y)?;
             cx.binary(BinaryKind::Mul, x, gate)
         }
-        _ => Err(Halt::Foreign),
+        Activation::Gelu => {
+            let scaled = cx.with_number(BinaryKind::Mul, x, std::f64::consts::FRAC_1_SQRT_2)?;
+            let curve = cx.unary(UnaryKind::Erf, scaled)?;
+            half_gated(cx, x, curve)
+        }
+        Activation::GeluTanh => {
+            let square = cx.unary(UnaryKind::Square, x)?;
+            let factor = cx.with_number(BinaryKind::Mul, square, 0.044715)?;
+            let factor = cx.with_number(BinaryKind::Add, factor, 1.0)?;
+            let bent = cx.binary(BinaryKind::Mul, x, factor)?;
+            let scaled = cx.with_number(BinaryKind::Mul, bent, (2.0 / std::f64::consts::PI).sqrt())?;
+            let curve = cx.unary(UnaryKind::Tanh, scaled)?;
+            half_gated(cx, x, curve)
+        }
     }
+}
+
+/// `x * (curve + 1) / 2`
+fn half_gated(cx: &mut Call<'_, '_>, x: ValueId, curve: ValueId) -> Result<ValueId, Halt> {
+    let raised = cx.with_number(BinaryKind::Add, curve, 1.0)?;
+    let gate = cx.with_number(BinaryKind::Mul, raised, 0.5)?;
+    cx.binary(BinaryKind::Mul, x, gate)
 }
 
 /// Functions with a direct kernel equivalent.
@@ -297,7 +317,7 @@ fn shrink(cx: &mut Call<'_, '_>) -> Imported {
 fn bias_gelu(cx: &mut Call<'_, '_>) -> Imported {
     let (x, bias) = (cx.input(0)?, cx.input(1)?);
     let x = cx.binary(BinaryKind::Add, x, bias)?;
-    cx.add_all(Activate { activation: Activation::Gelu }, &[x])
+    Ok(vec![cx.activate(Activation::Gelu, x)?])
 }
 
 /// Like `bias_gelu` with the tanh approximation; the bias is optional.
@@ -306,5 +326,5 @@ fn fast_gelu(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(bias) = cx.optional(1) {
         x = cx.binary(BinaryKind::Add, x, bias)?;
     }
-    cx.add_all(Activate { activation: Activation::GeluTanh }, &[x])
+    Ok(vec![cx.activate(Activation::GeluTanh, x)?])
 }

@@ -260,9 +260,11 @@ pub(super) fn softmax_of(
 /// 1 at the first of the largest elements, otherwise 0.
 fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    if cx.dtype(x) != DType::F32 {
-        return Err(Halt::Foreign);
-    }
+    let (off, on) = match cx.dtype(x) {
+        DType::F32 => (Tensor::scalar(0f32), Tensor::scalar(1f32)),
+        DType::F64 => (Tensor::scalar(0f64), Tensor::scalar(1f64)),
+        _ => return Err(Halt::Foreign),
+    };
     let dims = cx.shape(x).to_vec();
     let axes = softmax_axes(cx, dims.len())?;
     if dims.contains(&0) {
@@ -274,7 +276,7 @@ fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
     let flat = cx.reshape(x, &[before, row, behind])?;
     let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[flat])?;
     let at = cx.reshape(at, &[before, behind])?;
-    let y = cx.add(OneHot { axis: 1, depth: row, off: Tensor::scalar(0f32), on: Tensor::scalar(1f32) }, &[at])?;
+    let y = cx.add(OneHot { axis: 1, depth: row, off, on }, &[at])?;
     if cx.shape(y).elements() != cx.shape(x).elements() {
         return Err(cx.at(OpError::shapes("there must be one index per row", &[cx.shape(x), cx.shape(y)])));
     }

@@ -213,9 +213,15 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &
         return Ok(vec![x]);
     }
     let dtype = cx.dtype(x);
-    // 8-bit elements that are only moved.
-    let moves = matches!(sampling.filter, Filter::Nearest(_)) && matches!(dtype, DType::U8 | DType::I8);
-    if dtype != DType::F32 && !moves {
+    // 8-bit elements are only moved, or interpolated as floats and truncated, as in ONNX Runtime. Wider integers have
+    // elements that an f32 cannot represent, so that those are moved as they are.
+    let moves = matches!(sampling.filter, Filter::Nearest(_));
+    let by_floats = match dtype {
+        DType::F32 | DType::U8 | DType::I8 => true,
+        DType::I16 | DType::U16 | DType::I32 => !moves,
+        _ => false,
+    };
+    if !by_floats {
         return gathered(cx, x, target, sampling, &axes);
     }
     let x = cx.cast(x, DType::F32)?;
