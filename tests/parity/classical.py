@@ -246,6 +246,20 @@ def imputer(g):
 
 
 @case
+def imputer_of_other_types(g):
+    """ONNX Runtime does not have them."""
+    g.reference = True
+    columns = g.size()
+    if g.chance():
+        x = _features(g, g.pick(1, 3, 17), columns).astype(np.float64)
+        values = [float(value) for value in g.normal(g.pick(1, columns))]
+        return g.node("Imputer", g.input(x), domain=ML, imputed_value_floats=values, replaced_value_float=0.25)
+    x = g.random.integers(-2, 3, (g.pick(1, 3, 17), columns)).astype(np.int32)
+    values = [int(value) for value in g.random.integers(5, 9, g.pick(1, columns))]
+    return g.node("Imputer", g.input(x), domain=ML, imputed_value_int64s=values, replaced_value_int64=-1)
+
+
+@case
 def label_encoder(g):
     keys = [int(key) for key in g.random.permutation(20)[: g.between(1, 9)]]
     x = g.random.integers(0, 20, g.shape(g.between(1, 3), 6))

@@ -303,26 +303,30 @@ fn imputer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (len, dtype) = (width(cx, x), cx.dtype(x));
     let (values, missing) = match (dtype, cx.floats("imputed_value_floats")?, cx.ints("imputed_value_int64s")?) {
-        (DType::I64, _, Some(values)) => {
+        (DType::I64 | DType::I32, _, Some(values)) => {
             if values.len() != 1 && values.len() != len {
                 return Err(cx.attribute_error("imputed_value_int64s", format!("has {} elements", values.len())));
             }
             let old = cx.int("replaced_value_int64", 0)?;
             let old = cx.scalar(old)?;
-            (cx.elements(&[values.len()], &values)?, cx.compare(CompareKind::Equal, x, old)?)
+            let wide = cx.cast(x, DType::I64)?;
+            (cx.elements(&[values.len()], &values)?, cx.compare(CompareKind::Equal, wide, old)?)
         }
-        (DType::F32, Some(values), _) => {
+        (DType::F32 | DType::F64, Some(values), _) => {
             let values = columns(cx, "imputed_value_floats", &values, len)?;
             let old = cx.float("replaced_value_float", 0.0)?;
-            let number = cx.scalar(old)?;
             let missing = match old.is_nan() {
                 true => cx.compare(CompareKind::NotEqual, x, x)?,
-                false => cx.compare(CompareKind::Equal, x, number)?,
+                false => {
+                    let number = cx.scalar_of(dtype, f64::from(old))?;
+                    cx.compare(CompareKind::Equal, x, number)?
+                }
             };
             (values, missing)
         }
-        _ => return Err(cx.refusal(format!("Imputer does not support {dtype}"))),
+        _ => return Err(cx.refusal(format!("Imputer of {dtype} has no values of that type to put in"))),
     };
+    let values = cx.cast(values, dtype)?;
     Ok(vec![cx.select(missing, values, x)?])
 }
 
