@@ -272,3 +272,17 @@ def absolute_values_of_nothing(g):
 def squeeze_by_an_input_without_elements(g):
     """The fallback took it for no axes."""
     return g.node("Squeeze", g.input(g.normal(1, 9)), g.input(np.zeros(0, np.int64)))
+
+
+@case
+def sums_and_products_of_bytes(g):
+    """A result between two steps is rounded as in ONNX Runtime; the second operand may be smaller."""
+    dtype = np.dtype(g.pick("u1", "i1"))
+    limits, shape = np.iinfo(dtype), g.shape(g.between(1, 3))
+    other = g.pick(shape, shape[g.between(0, len(shape)) :])
+    draw = lambda shape: g.random.integers(limits.min, limits.max + 1, shape).astype(dtype)
+    scales = [g.constant(g.pick(0.05, 0.1, 0.25, 0.3), np.float32) for _ in range(3)]
+    zeros = [g.constant(g.between(0, 20), dtype) for _ in range(3)]
+    (a_scale, b_scale, y_scale), (a_zero, b_zero, y_zero) = scales, zeros
+    operands = (g.input(draw(shape)), a_scale, a_zero, g.input(draw(other)), b_scale, b_zero, y_scale, y_zero)
+    return g.node(g.pick("QLinearAdd", "QLinearMul"), *operands, **MICROSOFT)

@@ -5,7 +5,8 @@
 //! multiply  y = saturate(round((a - a_zero) * (b - b_zero) * a_scale * b_scale / y_scale + y_zero))
 //! ```
 //!
-//! The second operand has the shape of the first, or one element per image and channel.
+//! The second operand has the shape of the first, or is repeated along adjacent axes of it. As in ONNX Runtime, the first
+//! operand is added last, which decides how a sum between two steps is rounded.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};
@@ -37,13 +38,13 @@ impl QBinary {
         if a == b {
             return Some([1, 1, a.elements()]);
         }
-        if a.rank() != b.rank() {
-            return None;
-        }
-        let repeated: Vec<usize> = (0..a.rank()).filter(|&axis| a[axis] != b[axis]).collect();
+        // Dimensions that the second operand lacks are 1.
+        let lacking = a.rank().checked_sub(b.rank())?;
+        let of_b = |axis: usize| axis.checked_sub(lacking).map_or(1, |axis| b[axis]);
+        let repeated: Vec<usize> = (0..a.rank()).filter(|&axis| a[axis] != of_b(axis)).collect();
         let (&first, &last) = (repeated.first()?, repeated.last()?);
         // All axes between the first and the last repeated one must be repeated.
-        if (first..=last).any(|axis| b[axis] != 1) {
+        if (first..=last).any(|axis| of_b(axis) != 1) {
             return None;
         }
         let product = |axes: &[usize]| axes.iter().product::<usize>();
@@ -100,7 +101,7 @@ impl Semantics for QBinary {
         let bytes = a.bytes().iter().enumerate().map(|(i, &byte)| {
             let (x, y) = (value(byte), value(b.bytes()[i / (middle * inner) * inner + i % inner]));
             by.byte(match self.function {
-                QBinaryFn::Add { a, b } => y.mul_add(b, x.mul_add(a, y_zero - (a * a_zero + b * b_zero))),
+                QBinaryFn::Add { a, b } => x.mul_add(a, y.mul_add(b, y_zero - (a * a_zero + b * b_zero))),
                 QBinaryFn::Multiply { scale } => (x - a_zero) * (y - b_zero) * scale + y_zero,
             })
         });
@@ -125,6 +126,11 @@ mod tests {
                 let op = QBinary { function, zeros: [3, 5], by: Requantize::all(9), origin: random.pick(&[0, 128]) };
                 check(op, &[random.tensor(DType::U8, &[2, 5, 4, 17]), random.tensor(DType::U8, &b)], 0.0);
             }
+        }
+        let lower: [(&[usize], _); 4] =
+            [(&[17], Some([1, 40, 17])), (&[], Some([1, 680, 1])), (&[4, 17], Some([1, 10, 68])), (&[5, 1, 1], None)];
+        for (b, dims) in lower {
+            assert_eq!(QBinary::dims(&Shape::new(&[2, 5, 4, 17]).unwrap(), &Shape::new(b).unwrap()), dims);
         }
         assert_eq!(QBinary::dims(&Shape::new(&[2, 3, 4]).unwrap(), &Shape::new(&[1, 3, 1]).unwrap()), None);
     }

@@ -187,8 +187,8 @@ pub fn binary(
                     y,
                     #[inline(always)]
                     |i| {
-                        let first = value(x[i], origin).mul_add(a, offset);
-                        by.byte(value(z[i], origin).mul_add(b, first))
+                        let second = value(z[i], origin).mul_add(b, offset);
+                        by.byte(value(x[i], origin).mul_add(a, second))
                     },
                 );
             }
