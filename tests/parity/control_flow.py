@@ -237,6 +237,22 @@ def scan(g):
 
 
 @case
+def sequence_map(g):
+    """A function of each part of a sequence. ONNX Runtime does not run those of several operands."""
+    g.opset = 17
+    parts, width = g.between(1, 4), g.size(18)
+    b = Body(g)
+    x = b.parameter((1, width))
+    # ONNX Runtime does not run functions inside, such as HardSwish.
+    body = b.graph(b.node(g.pick(*UNARY[:-1]), x))
+    for info in body.output:  # ONNX Runtime does not infer what the sequence holds
+        info.CopyFrom(helper.make_tensor_value_info(info.name, T.FLOAT, None))
+    sequence = g.node("SplitToSequence", g.input(g.normal(parts, width)), axis=0)
+    mapped = g.node("SequenceMap", sequence, body=body)
+    return (g.node("ConcatFromSequence", mapped, axis=g.between(0, 1)),)
+
+
+@case
 def scan_of_batches(g):
     """Scan of opset 8."""
     g.opset = 8

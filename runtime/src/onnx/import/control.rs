@@ -1,4 +1,5 @@
-//! If, Loop and Scan: nodes that own blocks, whose bodies are imported as blocks of the graph.
+//! If, Loop and Scan: nodes that own blocks, whose bodies are imported as blocks of the graph; and SequenceMap, whose
+//! body is imported for each element of a sequence.
 //!
 //! In a block every shape is known and the same in all iterations. A loop for which this does not hold, because a
 //! carried value grows or a shape follows from the iteration, is unrolled if the number of iterations is known: every
@@ -36,7 +37,7 @@ const MAX_COUNTED: usize = 1 << 31;
 
 /// Whether an operator has subgraphs and is imported here.
 pub(super) fn is_control_flow(domain: &str, op_type: &str) -> bool {
-    domain.is_empty() && matches!(op_type, "If" | "Loop" | "Scan")
+    domain.is_empty() && matches!(op_type, "If" | "Loop" | "Scan" | "SequenceMap")
 }
 
 /// A Loop or Scan of the file.
@@ -76,6 +77,7 @@ impl<'m> Importer<'m> {
         }
         match node.op_type {
             "If" => self.branches(node, inputs),
+            "SequenceMap" => self.mapped(node, inputs),
             "Loop" => {
                 let source = self.loop_source(node, inputs)?;
                 self.iterated(&source)
@@ -86,6 +88,38 @@ impl<'m> Importer<'m> {
                 self.iterated(&source)
             }
         }
+    }
+
+    /// Imports the body of a SequenceMap in place of the node, once for each element of its sequences.
+    fn mapped(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
+        let dynamic = |what| Halt::Dynamic(format!("'{}' (SequenceMap): {what}", call::name(node)));
+        let body = self.subgraph(node, "body")?;
+        let ids = reserve::results(inputs.iter().map(|&id| id.ok_or_else(|| dynamic("an operand is left out"))))?;
+        let sequences = reserve::list(ids.iter().map(|&id| self.build.sequence(id).map(<[ValueId]>::to_vec)))?;
+        let Some(Some(first)) = sequences.first() else {
+            return Err(dynamic("which tensors the sequence holds is not known before the run"));
+        };
+        let count = first.len();
+        if sequences.iter().flatten().any(|parts| parts.len() != count) {
+            return Err(dynamic("its sequences have different lengths"));
+        }
+        let mut results: Vec<Vec<ValueId>> = reserve::copies(Vec::new(), node.outputs.len())?;
+        self.enter()?;
+        self.initializers(body)?;
+        self.unrolling += 1;
+        for at in 0..count {
+            let part = |(sequence, &id): (&Option<Vec<ValueId>>, &ValueId)| sequence.as_ref().map_or(id, |it| it[at]);
+            let given = reserve::list(sequences.iter().zip(&ids).map(part))?;
+            let made = self.pass(body, &given)?;
+            results.iter_mut().zip(made).try_for_each(|(parts, id)| reserve::push(parts, id))?;
+        }
+        self.unrolling -= 1;
+        self.scopes.pop();
+        let mut handles = reserve::empty(results.len())?;
+        for parts in results {
+            handles.extend(self.call(node, inputs)?.sequence_of(parts)?);
+        }
+        Ok(handles)
     }
 
     /// If the condition is constant, imports its branch in place of the node; otherwise both branches as blocks.

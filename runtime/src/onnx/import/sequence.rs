@@ -48,7 +48,8 @@ impl Call<'_, '_> {
         parts.ok_or_else(|| self.dynamic("which tensors the sequence holds"))
     }
 
-    fn sequence_of(&mut self, parts: Vec<ValueId>) -> Imported {
+    /// A sequence of these tensors.
+    pub fn sequence_of(&mut self, parts: Vec<ValueId>) -> Imported {
         let empty: [u8; 0] = [];
         let handle = Tensor::from_slice(&[0], &empty).map_err(|e| self.at(e))?;
         let handle = self.constant(handle)?;
