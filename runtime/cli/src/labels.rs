@@ -1,4 +1,4 @@
-//! Reads class names from the files that people have: lines, JSON and CSV.
+//! Reads class names from the files that people have: lines, JSON, CSV and YAML, also in UTF-16.
 //!
 //! The library and packages know only lines, one for each class; everything else is brought into that form here. A name
 //! with an index goes where the index says, and a file that leaves an index out or names one twice is refused: a wrong
@@ -17,10 +17,30 @@ use crate::files;
 /// # Errors
 /// `io`, `text`, and `labels` for a file whose names and indices do not make a list.
 pub fn read(path: &Path) -> Result<String, Failure> {
-    let text = files::read_text(path)?;
+    let text = text(path)?;
+    if text.trim_start_matches('\u{feff}').trim().is_empty() {
+        return Err(Failure::new("labels", format!("{}: no names in it", path.display())));
+    }
     let ending = path.extension().map(|ending| ending.to_ascii_lowercase()).unwrap_or_default();
     lines(&text, &ending.to_string_lossy())
         .map_err(|reason| Failure::new("labels", format!("{}: {reason}", path.display())))
+}
+
+/// The text of a file in UTF-8, or in UTF-16 if its byte-order mark says so, as Windows writes what a shell prints.
+fn text(path: &Path) -> Result<String, Failure> {
+    let bytes = files::read(path)?;
+    let unit: fn([u8; 2]) -> u16 = match bytes.get(..2) {
+        Some([0xFF, 0xFE]) => u16::from_le_bytes,
+        Some([0xFE, 0xFF]) => u16::from_be_bytes,
+        _ => return String::from_utf8(bytes).map_err(|_| not_text(path, "UTF-8")),
+    };
+    let (pairs, rest) = bytes[2..].as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().map(|&pair| unit(pair)).collect();
+    String::from_utf16(&units).ok().filter(|_| rest.is_empty()).ok_or_else(|| not_text(path, "UTF-16"))
+}
+
+fn not_text(path: &Path, encoding: &str) -> Failure {
+    Failure::new("text", format!("{}: not {encoding} text", path.display()))
 }
 
 fn lines(text: &str, ending: &str) -> Result<String, String> {
@@ -33,15 +53,53 @@ fn lines(text: &str, ending: &str) -> Result<String, String> {
             Err(_) => {}
         }
     }
+    if ["yaml", "yml"].contains(&ending) {
+        return Ok(one_per_line(&of_yaml(text)?));
+    }
     let rows = Rows::new(text);
     if ["csv", "tsv"].contains(&ending) {
         return Ok(one_per_line(&rows.names()?));
     }
     // Lines such as `0,cat`, of which the order does not matter, are recognized in any file.
-    match rows.numbered() {
+    match rows.numbered().or_else(|| counted(text)) {
         Some(names) if names.len() > 1 => Ok(one_per_line(&names)),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// The names of lines such as `0 cat` or `0: cat`, as Teachable Machine writes them: only those that count up from 0.
+fn counted(text: &str) -> Option<Vec<String>> {
+    let numbered = |(index, line): (usize, &str)| {
+        let (number, name) = line.split_once([' ', ':'])?;
+        let name = name.trim_start_matches(':').trim();
+        (number.parse() == Ok(index) && !name.is_empty()).then(|| name.to_owned())
+    };
+    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).enumerate().map(numbered).collect()
+}
+
+/// The names of a data set's description, as Ultralytics writes it: below `names:`, a list or one line for each index.
+fn of_yaml(text: &str) -> Result<Vec<String>, String> {
+    let plain = |name: &str| name.trim().trim_matches(['"', '\'']).to_owned();
+    let mut lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());
+    let same_line = lines.by_ref().find_map(|line| line.strip_prefix("names:"));
+    let Some(same_line) = same_line.map(str::trim) else { return Err("expected class names below 'names:'".into()) };
+    if let Some(list) = same_line.strip_prefix('[').and_then(|list| list.strip_suffix(']')) {
+        return Ok(list.split(',').map(plain).collect());
+    }
+    if !same_line.is_empty() {
+        return Err(format!("expected class names below 'names:', not '{same_line}'"));
+    }
+    let below = lines.map(str::trim_end).take_while(|line| line.is_empty() || line.starts_with([' ', '-']));
+    let entries = below.map(str::trim).filter(|line| !line.is_empty()).enumerate();
+    let pairs = entries.map(|(at, line)| match (line.strip_prefix("- "), line.split_once(':')) {
+        (Some(name), _) => Ok((at, plain(name))),
+        (None, Some((index, name))) => match index.trim().parse() {
+            Ok(index) => Ok((index, plain(name))),
+            Err(_) => Err(format!("'{line}' does not begin with the index of a class")),
+        },
+        (None, None) => Err(format!("'{line}' is neither '- name' nor 'index: name'")),
+    });
+    in_order(pairs.collect::<Result<_, _>>()?)
 }
 
 /// Names as lines: none has a line end inside.
@@ -49,13 +107,22 @@ fn one_per_line(names: &[String]) -> String {
     names.iter().map(|name| name.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
 }
 
-/// Names of a JSON list, of an object from index to name, or from name to index (Keras's `class_indices`); of a Hugging
-/// Face configuration, those of `id2label`.
+/// What holds the names among other things: in a Hugging Face configuration, and in descriptions of models.
+const HOLDERS: [&str; 6] = ["id2label", "labels", "names", "classes", "class_names", "categories"];
+
+/// Names of a JSON list, of an object from index to name, or from name to index (Keras's `class_indices`), or of one of
+/// the holders.
 fn of_json(value: &Value) -> Result<Vec<String>, String> {
     match value {
+        Value::Array(list) if list.iter().all(|it| it.get("id").is_some()) => {
+            let index = |it: &Value| it["id"].as_u64().and_then(|index| usize::try_from(index).ok());
+            let pair = |it| Ok((index(it).ok_or_else(|| format!("{it} has no index as its id"))?, name_in(it)?));
+            in_order(list.iter().map(pair).collect::<Result<_, String>>()?)
+        }
         Value::Array(list) => list.iter().map(name_in).collect(),
         Value::Object(object) => {
-            if let Some(labels @ Value::Object(_)) = object.get("id2label") {
+            let held = HOLDERS.iter().filter_map(|&key| object.get(key));
+            if let Some(labels) = held.into_iter().find(|held| held.is_array() || held.is_object()) {
                 return of_json(labels);
             }
             let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
@@ -70,12 +137,13 @@ fn of_json(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// A name by itself, or the last of a list, as in Keras's `["n02123045", "tabby"]`.
+/// A name by itself, or the last of a list, as in Keras's `["n02123045", "tabby"]`, or that of an object.
 fn name_in(value: &Value) -> Result<String, String> {
     match value {
         Value::String(name) => Ok(name.clone()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Array(list) if list.last().is_some_and(Value::is_string) => name_in(&list[list.len() - 1]),
+        Value::Object(object) if object.get("name").is_some_and(Value::is_string) => name_in(&object["name"]),
         other => Err(format!("'{other}' is not the name of a class")),
     }
 }
@@ -229,6 +297,58 @@ mod tests {
         good("tsv", "0\tcat, small\n1\tdog\n", "cat, small|dog");
         good("txt", "0,cat\n1,dog\n", "cat|dog");
         good("txt", "1;dog\r0;cat\r", "cat|dog");
+    }
+
+    #[test]
+    fn names_are_found_among_other_things() {
+        good("json", r#"{"modelName": "tm", "labels": ["cat", "dog"]}"#, "cat|dog");
+        good("json", r#"{"classes": {"0": "cat", "1": "dog"}}"#, "cat|dog");
+        good("json", r#"{"categories": [{"id": 1, "name": "dog"}, {"id": 0, "name": "cat"}]}"#, "cat|dog");
+        good("json", r#"[{"name": "cat"}, {"name": "dog"}]"#, "cat|dog");
+        good("json", r#"{"0": {"name": "cat"}, "1": {"name": "dog"}}"#, "cat|dog");
+        // A class of that name.
+        good("json", r#"{"labels": 0, "names": 1}"#, "labels|names");
+        bad("json", r#"[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]"#, "none has the index 0");
+        bad("json", r#"[{"id": "a", "name": "cat"}]"#, "no index");
+    }
+
+    #[test]
+    fn lines_that_count_lose_their_numbers() {
+        good("txt", "0 cat\n1 dog, small\n2 a bird\n\n", "cat|dog, small|a bird");
+        good("txt", "0: cat\r\n1: dog\r\n", "cat|dog");
+        good("txt", "1 cat\n2 dog\n", "1 cat|2 dog");
+        good("txt", "0 cat\ndog\n", "0 cat|dog");
+        good("txt", "0 cat\n", "0 cat");
+    }
+
+    #[test]
+    fn yaml_of_a_data_set_is_read() {
+        good("yaml", "path: data\nnames:\n  0: cat\n  1: 'dog'  # small\nnc: 2\n", "cat|dog");
+        good("yml", "names:\n- cat\n- dog\n", "cat|dog");
+        good("yaml", "nc: 2\nnames: ['cat', \"dog\"]\n", "cat|dog");
+        bad("yaml", "names:\n  0: cat\n  2: dog\n", "none has the index 1");
+        bad("yaml", "cat\ndog\n", "expected class names below");
+        bad("yaml", "names: cat\n", "not 'cat'");
+        bad("yaml", "names:\n  cat\n", "neither");
+    }
+
+    #[test]
+    fn text_of_windows_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.txt");
+        let read_bytes = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read(&path).map_err(|failure| failure.to_string())
+        };
+        let units = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+        let little: Vec<u8> = units("\u{feff}cat\r\nübung\r\n").iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = units("\u{feff}cat\r\nübung\r\n").iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for bytes in [&little, &big] {
+            assert_eq!(read_bytes(bytes).unwrap().lines().collect::<Vec<_>>(), ["cat", "übung"]);
+        }
+        assert!(read_bytes(&little[..little.len() - 1]).unwrap_err().contains("not UTF-16"));
+        assert!(read_bytes(b"caf\xE9\n").unwrap_err().contains("not UTF-8"));
+        assert!(read_bytes(b"\xEF\xBB\xBF \r\n").unwrap_err().contains("no names"));
     }
 
     #[test]
