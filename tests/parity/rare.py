@@ -261,6 +261,17 @@ def deform_conv(g):
 
 
 @case
+def signals_of_half_spectra(g):
+    g.opset = 20
+    shape = g.shape(g.between(1, 3), 16)
+    axis = g.between(0, len(shape) - 1)
+    length = 2 * max(shape[axis] - 1, 1)
+    shape = (*shape[:axis], length // 2 + 1, *shape[axis + 1 :], 2)
+    given = g.constant(g.pick(length, length + 1), np.int64) if g.chance() else ""
+    return g.node("DFT", g.input(g.normal(*shape)), given, g.constant(axis, np.int64), inverse=1, onesided=1)
+
+
+@case
 def dft(g):
     g.opset = g.pick(17, 20)
     shape, axis = g.shape(g.between(1, 3), 16), 0

@@ -13,6 +13,7 @@ use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
+use crate::ops::slice::Slice;
 use crate::tensor::DType;
 
 pub(super) const OPERATORS: &[Entry] = &[
@@ -187,21 +188,21 @@ fn dft(cx: &mut Call<'_, '_>) -> Imported {
     if axis + 1 == rank {
         return Err(cx.attribute_error("axis", "must not be the axis of real and imaginary parts"));
     }
+    let (inverse, onesided) = (cx.flag("inverse", false)?, cx.flag("onesided", false)?);
+    let of_half = onesided && inverse && complex;
     let samples = cx.shape(x)[axis];
     let length = match cx.optional(1) {
         Some(_) => size_at(cx, 1)?,
+        None if of_half => samples.saturating_sub(1).saturating_mul(2),
         None => samples,
     };
-    let (inverse, onesided) = (cx.flag("inverse", false)?, cx.flag("onesided", false)?);
-    if (onesided && (inverse || complex)) || length == 0 {
+    if (onesided && !of_half && (inverse || complex)) || length == 0 || (of_half && samples <= length / 2) {
         return Err(Halt::Foreign);
     }
+    let (x, samples, onesided) =
+        if of_half { (mirrored(cx, x, axis, length)?, length, false) } else { (x, samples, onesided) };
     let given = samples.min(length);
-    let x = if given == samples {
-        x
-    } else {
-        cx.add(crate::ops::slice::Slice { axis, start: 0, len: given, step: 1 }, &[x])?
-    };
+    let x = if given == samples { x } else { cx.add(Slice { axis, start: 0, len: given, step: 1 }, &[x])? };
     let transform =
         FourierTransform { given, length, complex, inverse, results: if onesided { length / 2 + 1 } else { length } };
     // Moves the axis next to the parts.
@@ -214,7 +215,26 @@ fn dft(cx: &mut Call<'_, '_>) -> Imported {
     let y = cx.reshape(y, &dims)?;
     let back: Vec<usize> =
         (0..rank).map(|axis| order.iter().position(|&other| other == axis).unwrap_or(axis)).collect();
-    Ok(vec![cx.transpose(y, &back)?])
+    let y = cx.transpose(y, &back)?;
+    // The signal of half a spectrum is real.
+    let real = Slice { axis: rank - 1, start: 0, len: 1, step: 1 };
+    Ok(vec![if of_half { cx.add(real, &[y])? } else { y }])
+}
+
+/// The whole spectrum of a real signal of `length` samples, of which the first half is given: the others are the
+/// conjugates, in reverse.
+fn mirrored(cx: &mut Call<'_, '_>, x: ValueId, axis: usize, length: usize) -> Result<ValueId, Halt> {
+    let rank = cx.rank(x);
+    let is_given = |at: usize| at <= length / 2;
+    let places = (0..length).map(|at| (if is_given(at) { at } else { length - at }) as i64);
+    let places = cx.collected(&[length], places)?;
+    let whole = cx.add(Gather { axis }, &[x, places])?;
+    let mut dims = vec![1; rank];
+    (dims[axis], dims[rank - 1]) = (length, 2);
+    let signs = (0..length).flat_map(|at| [1f32, if is_given(at) { 1.0 } else { -1.0 }]);
+    let signs = cx.collected(&dims, signs)?;
+    let signs = cx.cast(signs, cx.dtype(x))?;
+    cx.binary(BinaryKind::Mul, whole, signs)
 }
 
 /// Transforms of frames of a signal `[batch, samples, parts]`, each multiplied by a window.
