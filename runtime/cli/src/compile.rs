@@ -196,6 +196,11 @@ impl Compile {
                 Ok(lines.map(|(name, text)| format!("{name}: {}\n", printable(&text))).concat())
             }
             Err(Error::Invalid { fault: Fault::Model(ModelFault::ImageInput), .. }) => Ok(String::new()),
+            // Apps may read such a model's outputs by themselves.
+            Err(error @ Error::Invalid { fault: Fault::Model(ModelFault::Output), .. }) => {
+                note(format!("note: no image can be classified: {}", printable(&error.to_string())));
+                Ok(String::new())
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -110,11 +110,22 @@ impl Head {
     /// operator. Without any of these, one class is scored by a sigmoid and several by a softmax.
     ///
     /// # Errors
-    /// `model.metadata` if the key has an unknown value.
+    /// `model.metadata` if the key has an unknown value; `model.output` if the output is sorted, so that its positions
+    /// are not those of the classes.
     pub fn of(model: &Model, asked: Option<Activation>) -> Result<Self> {
         let output = scores_output(model.outputs());
         let classes = model.outputs().get(output).map_or(0, |output| output.fact.shape.elements());
-        Self::from(last(model, output), classes, &model.info().metadata, asked)
+        let last = last(model, output);
+        if let Last::Sorted(name) = &last {
+            return Err(Error::Invalid {
+                fault: Fault::Model(ModelFault::Output),
+                message: format!(
+                    "'{name}' (TopK) sorts the scores, so that their positions say nothing about the classes: export \
+                     the model without it"
+                ),
+            });
+        }
+        Self::from(last, classes, &model.info().metadata, asked)
     }
 
     /// The head of cosines, which no operator of the model says anything about.
@@ -153,7 +164,7 @@ impl Head {
             (None, Last::Logarithms(name)) => {
                 Self { activation: Activation::Softmax, by_model: false, origin: Origin::Operator(name) }
             }
-            (None, Last::Other) => {
+            (None, Last::Sorted(_) | Last::Other) => {
                 let activation = if classes == 1 { Activation::Sigmoid } else { Activation::Softmax };
                 Self { activation, by_model: false, origin: Origin::Assumed }
             }
@@ -194,6 +205,8 @@ enum Last {
     Gives(Activation, String),
     /// The logarithm of a softmax, and the name of its step.
     Logarithms(String),
+    /// The largest elements in descending order, and the name of their step.
+    Sorted(String),
     /// Anything else, or unknown.
     Other,
 }
@@ -240,6 +253,7 @@ fn made_by(step: &Step) -> Last {
                 SoftmaxKind::LogSoftmax => Last::Logarithms(step.name.clone()),
             };
         }
+        Op::TopK(_) => return Last::Sorted(step.name.clone()),
         Op::Activate(op) => op.activation,
         Op::Conv(op) => op.activation,
         Op::MatMul(op) => op.activation,
@@ -266,6 +280,7 @@ mod tests {
     use crate::ops::reduce::{Reduce, ReduceKind};
     use crate::ops::reshape::Reshape;
     use crate::ops::softmax::Softmax;
+    use crate::ops::topk::TopK;
     use crate::options::Options;
     use crate::tensor::{DType, Fact, Shape};
 
@@ -308,6 +323,15 @@ mod tests {
         assert!(head(vec![sigmoid()]).by_model);
         assert_eq!(head(vec![softmax(SoftmaxKind::Softmax), same()]).activation, Activation::Softmax);
         assert!(head(vec![softmax(SoftmaxKind::Softmax), same()]).by_model);
+    }
+
+    /// Regression: the best scores were taken for those of the first classes.
+    #[test]
+    fn sorted_scores_are_refused() {
+        let top = TopK { axis: 1, k: 2, largest: true };
+        let error = Head::of(&model(vec![top.into()]), None).unwrap_err();
+        assert_eq!(error.code(), "model.output");
+        assert!(error.to_string().contains("'node 0' (TopK) sorts the scores"), "{error}");
     }
 
     #[test]
