@@ -233,8 +233,8 @@ fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
 /// How images become the model's input, if its metadata is missing or wrong.
 #[derive(Args, Clone, Debug)]
 pub struct ImageArgs {
-    /// Class names: one per line, a JSON list or object (also Keras's class_indices), or CSV of index,name [default:
-    /// the model's `skipstone.labels`]
+    /// Class names: one per line, a JSON list or object (also Keras's class_indices), CSV of index,name, or a YAML data
+    /// set's `names:` [default: the model's `skipstone.labels`]
     #[arg(long, value_name = "FILE", help_heading = "Image options")]
     pub labels: Option<PathBuf>,
 
