@@ -227,8 +227,7 @@ impl Report {
             classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
             macs: model.plan().map(Plan::macs),
-            skipped: Some(steps.iter().filter_map(ZerosReport::of).map(|zeros| zeros.skipped).sum::<u64>())
-                .filter(|&it| it > 0),
+            skipped: model.plan().map(|plan| plan.most(&ZerosReport::skipped)).filter(|&it| it > 0),
             work: model.work(),
             memory: MemoryReport {
                 weights_bytes: memory.weights_bytes,

@@ -33,17 +33,26 @@ fn is_none(count: &u64) -> bool {
 }
 
 impl ZerosReport {
+    /// Multiply-adds with zero weights that a step's kernel leaves out.
+    pub fn skipped(step: &Step) -> u64 {
+        let zeros = step.choice.zeros.as_ref().filter(|_| is_sparse(step));
+        zeros.map_or(0, |zeros| (step.macs as f64 * zeros.share) as u64)
+    }
+
     /// The zero weights of a step; `None` if there are none, or if they are not known.
     pub fn of(step: &Step) -> Option<Self> {
         let zeros = step.choice.zeros.as_ref()?;
-        let is_sparse = step.choice.kernel.starts_with("sparse_");
         Some(Self {
             zeros: zeros.share,
-            reason: reason(zeros, is_sparse),
-            skipped: if is_sparse { (step.macs as f64 * zeros.share) as u64 } else { 0 },
+            reason: reason(zeros, is_sparse(step)),
+            skipped: Self::skipped(step),
             pattern: zeros.pattern.as_ref().map(PatternReport::new),
         })
     }
+}
+
+fn is_sparse(step: &Step) -> bool {
+    step.choice.kernel.starts_with("sparse_")
 }
 
 impl PatternReport {

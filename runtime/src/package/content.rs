@@ -184,8 +184,8 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     }
 }
 
-/// The section of weights while it is being written. Graphs share what is equal in them; a reader checks that no graph
-/// lists bytes twice.
+/// The section of weights while it is being written. Graphs share what is equal in them, and the nodes of a graph the
+/// packed weights that they share in memory.
 pub(super) struct WeightBytes {
     pub bytes: Vec<u8>,
     /// Offset of the section in the file.
@@ -252,6 +252,9 @@ impl WeightBytes {
     }
 }
 
+/// Nodes share packed weights: those of all may be this many times the bytes of the section.
+const LISTED_AGAIN: usize = 64;
+
 /// Sizes of pages of phones, the largest first.
 const PAGES: [usize; 2] = [16 << 10, 4 << 10];
 
@@ -269,9 +272,21 @@ impl Content {
     ) -> Result<Self> {
         let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
         let mut kept = Kept::of(graph, packed)?;
+        // Offsets of packed weights by their place in memory.
+        let mut stored = HashMap::new();
         let mut packing = |(op, choice): (&Op, &Choice)| {
-            let packed =
-                choice.packed.iter().map(|bytes| Ok::<_, Error>((weights.add_packed(op, bytes)?, bytes.len())));
+            let packed = choice.packed.iter().map(|bytes| {
+                let place = (bytes.as_ptr().addr(), bytes.len());
+                let offset = match stored.get(&place) {
+                    Some(&offset) if !matches!(op, Op::Routed(_)) => offset,
+                    _ => {
+                        let offset = weights.add_packed(op, bytes)?;
+                        reserve::insert(&mut stored, place, offset)?;
+                        offset
+                    }
+                };
+                Ok::<_, Error>((offset, bytes.len()))
+            });
             Ok::<_, Error>(StoredPacking {
                 form: choice.form.clone().unwrap_or_default(),
                 absorbed: choice.absorbed.clone(),
@@ -340,8 +355,12 @@ impl Content {
         let mut graph = Graph::new();
         let constants = self.values.iter().filter(|value| matches!(value.data, Data::At(_))).map(|v| v.fact.bytes());
         let packed = self.nodes.iter().filter_map(|node| node.packing.as_ref()).flat_map(|packing| &packing.packed);
-        let stored = constants.chain(packed.map(|(_, len)| *len)).try_fold(0usize, usize::checked_add);
-        if stored.is_none_or(|bytes| bytes > weights.len()) {
+        let parts = reserve::set(packed.clone().copied())?;
+        let stored = constants.chain(parts.iter().map(|(_, len)| *len)).try_fold(0usize, usize::checked_add);
+        let listed = packed.map(|(_, len)| *len).try_fold(0usize, usize::checked_add);
+        // Every node checks its packed weights.
+        let most = weights.len().saturating_mul(LISTED_AGAIN);
+        if stored.is_none_or(|bytes| bytes > weights.len()) || listed.is_none_or(|bytes| bytes > most) {
             return Err(odd("the same weights are listed twice"));
         }
         // Whether each value is written: so far only the constants.

@@ -8,6 +8,8 @@ use super::container::{ALIGNMENT, Kind};
 use super::*;
 use crate::classify::{Classifier, Image, Settings};
 use crate::model::Model;
+use crate::ops::compare::{Compare, CompareKind};
+use crate::ops::control::Control;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::matmul::MatMul;
@@ -288,6 +290,56 @@ fn weights_listed_twice_are_refused() {
     let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
     let restored = content.restore(&short, &StoredVariables::default(), &StoredLengths::default());
     assert!(restored.is_err_and(|error| error.to_string().contains("listed twice")));
+}
+
+/// Exclusive branches with the same weights, which a package for a CPU holds once, like memory.
+#[test]
+fn branches_share_packed_weights() {
+    let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
+    let mut graph = Graph::new();
+    let x = graph.add_input("x", fact(&[1, 6, 6, 40])).unwrap();
+    let sign = graph.add_input("sign", fact(&[])).unwrap();
+    let zero = graph.add_constant("zero", Tensor::from_slice(&[], &[0.0f32]).unwrap()).unwrap();
+    let condition = graph.add_node("condition", Compare { kind: CompareKind::Greater }, &[sign, zero]).unwrap()[0];
+    let weights = graph.add_constant("w", numbers(&[40, 40, 3, 3], 1)).unwrap();
+    let bias = graph.add_constant("b", numbers(&[40], 2)).unwrap();
+    let conv = Conv { kernel: [3; 2], pads: [1; 4], layout: Layout::Nhwc, ..Conv::POINTWISE };
+    let mut branch = |count: usize| {
+        graph.begin_block().unwrap();
+        let mut y = x;
+        for index in 0..count {
+            y = graph.add_node(format!("conv{count}_{index}"), conv.clone(), &[y, weights, bias]).unwrap()[0];
+        }
+        graph.end_block(&[y]).unwrap()
+    };
+    let blocks = vec![branch(1), branch(3)];
+    let y = graph.add_control("if", Control::If, &[condition], blocks).unwrap()[0];
+    graph.outputs.push(("y".into(), y));
+
+    let target = target(Isa::detect(), Memory::Fast, Precision::F32);
+    let package = write(&graph, &info(), Some(target), None).unwrap();
+    let packaged = Model::from_bytes(&package, &Options::default()).unwrap();
+    let model = Model::of_optimized(graph, &Options::default()).unwrap();
+    let bytes = model.plan().unwrap().packed_bytes();
+    assert!(package.len() < bytes + bytes / 2, "{} bytes for {bytes} of weights", package.len());
+    for model in [&packaged, &model] {
+        let plan = model.plan().unwrap();
+        let packed: Vec<_> = plan.steps.iter().flat_map(|step| &step.choice.packed).map(|part| part.as_ptr()).collect();
+        assert!(packed.len() >= 4 && packed.iter().all(|&part| part == packed[0]));
+        assert_eq!(plan.packed_bytes(), bytes);
+        // The longer branch alone.
+        assert_eq!(plan.macs(), 3 * 36 * 9 * 40 * 40);
+    }
+    let x = numbers(&[1, 6, 6, 40], 3);
+    for sign in [1.0f32, -1.0] {
+        let sign = Tensor::from_slice(&[], &[sign]).unwrap();
+        let [packaged, direct] = [&packaged, &model].map(|model| {
+            let mut session = model.session().unwrap();
+            session.run(&[x.view(), sign.view()]).unwrap();
+            session.output(0).unwrap().bytes().to_vec()
+        });
+        assert_eq!(packaged, direct);
+    }
 }
 
 #[test]

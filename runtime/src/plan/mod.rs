@@ -11,6 +11,7 @@ mod flow;
 mod memory;
 mod planner;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use skipstone_kernels::Isa;
@@ -159,16 +160,46 @@ impl Plan {
         Ok(())
     }
 
-    /// Multiply-adds of one run in which every step runs once.
+    /// Multiply-adds of the [most expensive](Self::most) run.
     #[must_use]
     pub fn macs(&self) -> u64 {
-        self.steps.iter().map(|s| s.macs).sum()
+        self.most(&|step| step.macs)
     }
 
-    /// Bytes of packed weights.
+    /// The sum of a number of every step in the most expensive run: of two branches, the one with more multiply-adds
+    /// runs, and a loop has one iteration.
+    #[must_use]
+    pub fn most(&self, of: &dyn Fn(&Step) -> u64) -> u64 {
+        self.sums(0..self.steps.len(), of)[1]
+    }
+
+    /// The sums of multiply-adds and of a number of every step, over some steps.
+    fn sums(&self, steps: Range<usize>, of: &dyn Fn(&Step) -> u64) -> [u64; 2] {
+        let (mut sums, mut at) = ([0u64; 2], steps.start);
+        while let Some(step) = self.steps.get(at).filter(|_| at < steps.end) {
+            let inner = match step.flow.as_deref() {
+                None => [0; 2],
+                Some(Flow::Repeat(repeat)) => self.sums(repeat.body.clone(), of),
+                Some(Flow::Branch(Branch { then, otherwise, .. })) => {
+                    let [then, otherwise] = [then, otherwise].map(|arm| self.sums(arm.steps.clone(), of));
+                    if otherwise[0] > then[0] { otherwise } else { then }
+                }
+            };
+            sums[0] = sums[0].saturating_add(step.macs).saturating_add(inner[0]);
+            sums[1] = sums[1].saturating_add(of(step)).saturating_add(inner[1]);
+            at = step.flow.as_ref().map_or(at + 1, |flow| flow.end());
+        }
+        sums
+    }
+
+    /// Bytes of packed weights; those that several steps share count once.
     #[must_use]
     pub fn packed_bytes(&self) -> usize {
-        self.steps.iter().flat_map(|s| &s.choice.packed).map(|p| p.len()).sum()
+        let packed = self.steps.iter().flat_map(|step| &step.choice.packed);
+        let mut parts: Vec<_> = packed.map(|part| (part.as_ptr().addr(), part.len())).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts.iter().map(|(_, len)| len).sum()
     }
 
     /// Bytes of constants that kernels read unpacked.

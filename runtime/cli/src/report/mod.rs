@@ -19,6 +19,7 @@ use skipstone::plan::Plan;
 use crate::activity::Activity;
 use crate::measurement::Report;
 use crate::numbers;
+use crate::zeros::ZerosReport;
 use bars::Bar;
 
 /// The data for the charts, in addition to the report.
@@ -100,7 +101,7 @@ fn zeros(plan: &Plan) -> String {
     if layers.is_empty() {
         return body;
     }
-    let skipped: u64 = layers.iter().map(|(_, zeros)| zeros.skipped).sum();
+    let skipped = plan.most(&ZerosReport::skipped);
     let text = format!(
         "Each picture is the weight matrix of a layer, its outputs from top to bottom, its inputs from left to right: \
          the darker a block, the more of its weights are not zero. {} of {} multiply-adds are skipped.",
