@@ -33,6 +33,8 @@ mod guard;
 pub mod isa;
 mod lanes;
 pub mod layernorm;
+#[cfg(any(target_arch = "x86_64", feature = "foreign"))]
+pub mod listed;
 pub mod mapping;
 pub mod middle_axis;
 pub mod pace;

@@ -40,6 +40,8 @@ pub static FLOATS: &[Family<dyn FloatKernel>] = &[
     crate::stem::FAMILY,
     crate::sparse::FAMILY,
     crate::depthwise_chw::FAMILY,
+    #[cfg(any(target_arch = "x86_64", feature = "foreign"))]
+    crate::listed::FAMILY,
 ];
 
 /// The families that multiply bytes.
@@ -201,12 +203,29 @@ pub trait FloatKernel: Kernel {
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], pace: &Pace<'_>) -> Result<(), NoMemory>;
 
     /// Copies the packed weights of some channels to `to`, packed for the convolution of these channels alone: the
-    /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that supports masked tasks.
+    /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that supports masked tasks and does not
+    /// [read lists](Self::reads_lists).
     ///
     /// # Panics
     /// If a channel is out of range, a list is empty, or a length does not match.
     fn select(&self, _shape: &ConvShape, _packed: &[u8], _active: Active<'_>, _to: &mut [f32], _pool: &Pool) {
         unreachable!("{} takes no masks", self.name());
+    }
+
+    /// Whether [`run_active`](Self::run_active) computes some channels from the packed weights of all, so that none are
+    /// selected.
+    fn reads_lists(&self) -> bool {
+        false
+    }
+
+    /// Computes the active channels of a convolution of one image from the packed weights of all channels: the shape and
+    /// the weights are those of the whole convolution; images, output and epilogue have the active channels alone. The
+    /// scratch is as for all channels. Only for a kernel that [reads lists](Self::reads_lists).
+    ///
+    /// # Panics
+    /// Like [`run`](Self::run), or if a channel is out of range.
+    fn run_active(&self, _args: Conv<'_>, _active: Active<'_>, _scratch: &mut [f32], _pool: &Pool) {
+        unreachable!("{} reads no lists", self.name());
     }
 
     /// Scratch size in elements for `threads` threads.

@@ -163,6 +163,15 @@ proptest! {
         for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)) {
             let mut packed = vec![0.0f32; kernel.packed_len(&shape, 0) / 4];
             kernel.pack(&shape, Filters::Oihw(&w), bytemuck::cast_slice_mut(&mut packed), &Pace::free()).unwrap();
+            if kernel.reads_lists() {
+                let packed = Guarded::new(&packed, Edge::BOTH[seed % 2]);
+                let mut scratch = Guarded::new(&vec![f32::NAN; kernel.scratch_len(&shape, false, threads)], Edge::BOTH[seed % 2]);
+                let mut out = Guarded::new(&vec![f32::NAN; small.output_len()], Edge::BOTH[seed % 2]);
+                let args = Conv { shape: &shape, input: &input, packed: bytemuck::cast_slice(&packed), out: &mut out, epilogue, scale: None };
+                kernel.run_active(args, active, &mut scratch, &pool);
+                assert_close(&out, &want, kernel.name());
+                continue;
+            }
             let mut selected = Guarded::new(&vec![f32::NAN; kernel.packed_len(&small, 0) / 4], Edge::BOTH[seed % 2]);
             kernel.select(&shape, bytemuck::cast_slice(&packed), active, &mut selected, &pool);
             let needed = kernel.scratch_len(&small, false, threads);
@@ -248,6 +257,7 @@ fn large_layers() -> Vec<ConvShape> {
         // A whole row of pixels is gathered, tile by tile of filters.
         of([64, 64, 16, 128], [3, 3], 1, 1),
         of([1, 1, 1 << 15, 1 << 11], [1, 1], 1, 1),
+        of([16, 16, 128, 1 << 10], [3, 3], 1, 1),
     ]
 }
 
