@@ -117,8 +117,8 @@ fn dense(cx: &PlanContext<'_>, shape: &ConvShape) -> Option<&'static dyn FloatKe
     Some(kernel)
 }
 
-/// Multiply-adds of a register in the time of copying a register of weights. Where a core starts one per cycle, measured
-/// with layers of 64 to 512 channels.
+/// Multiply-adds of a register in the time of copying a register of weights, which is read from memory that no prefetcher
+/// follows.
 fn copy(isa: Isa) -> f64 {
     if isa.has_half_rate() { 16.0 } else { 8.0 }
 }
