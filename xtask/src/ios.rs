@@ -239,7 +239,8 @@ const SLICES: [Slice; 8] = [
         name: "tvos-simulator",
         platform: "AppleTVSimulator",
         minimum: TVOS,
-        targets: &["aarch64-apple-tvos-sim", "x86_64-apple-tvos"],
+        // For Intel Macs' simulators there is no standard library.
+        targets: &["aarch64-apple-tvos-sim"],
     },
     Slice { name: "visionos", platform: "XROS", minimum: VISIONOS, targets: &["aarch64-apple-visionos"] },
     Slice {
@@ -393,5 +394,20 @@ mod tests {
         assert!(!published.contains("path: \"skipstoneFFI.xcframework\""), "{published}");
         assert!(!published.contains("testTarget"), "{published}");
         assert!(super::published("", "", "").is_err());
+    }
+
+    /// Regression: the XCFramework had a target that `rustup target add` refuses, so it could not be made.
+    #[test]
+    fn rustup_has_a_standard_library_for_every_target() {
+        for target in SLICES.iter().flat_map(|slice| slice.targets) {
+            let specification = std::process::Command::new("rustc")
+                .args(["-Zunstable-options", "--print=target-spec-json", "--target", target])
+                .env("RUSTC_BOOTSTRAP", "1")
+                .output()
+                .unwrap();
+            let specification: serde_json::Value = serde_json::from_slice(&specification.stdout).unwrap();
+            let tier = specification["metadata"]["tier"].as_u64();
+            assert!(tier.is_some_and(|tier| tier <= 2), "{target} is of tier {tier:?}");
+        }
     }
 }
