@@ -78,6 +78,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     written.map_err(|error| {
         // Remove the partial file. Report the first error, even if removal fails too.
         let _ = std::fs::remove_file(&beside);
-        Failure::io(path, &error)
+        match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+            // The system would say that the file, which is to be written, does not exist.
+            Some(folder) => Failure::new("io", format!("{}: there is no folder {}", path.display(), folder.display())),
+            None => Failure::io(path, &error),
+        }
     })
 }
