@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use skipstone::classify::{Preprocess, Settings};
-use skipstone::vision::{Converter, Frame, Region, Rotation};
+use skipstone::vision::{Converter, Frame, Pixels, Plane, Region, Rotation, YuvFormat, YuvMatrix, YuvRange};
 use skipstone::{DType, Fact, Isa, Limits, Model, Options, Recipe, Shape, Tensor, TensorView, compile};
 use skipstone_onnx::write;
 use twox_hash::XxHash3_128;
@@ -328,31 +328,65 @@ pub fn random(seed: u64, count: usize) -> Vec<u8> {
 
 /// Makes a camera frame from the bytes, and a tensor from the frame.
 pub fn frame(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
-    let mut side = || usize::from(choices.byte() % 64) + usize::from(choices.byte() == 255) * (usize::MAX / 2);
-    let (width, height) = (side(), side());
-    let region = Region { x: side(), y: side(), width: side(), height: side() };
-    let (kind, degrees) = (choices.byte(), i32::from(choices.byte()) * 45);
-    let pixels = choices.0;
-    let made = match kind % 7 {
-        0 => Frame::nv21(width, height, pixels),
-        1 => Frame::nv12(width, height, pixels),
-        2 => Frame::i420(width, height, pixels),
-        3 => Frame::rgb(width, height, pixels),
-        4 => Frame::rgba(width, height, pixels),
-        5 => Frame::bgra(width, height, pixels),
-        _ => Frame::gray(width, height, pixels),
-    };
-    let (Ok(frame), Ok(rotation)) = (made, Rotation::from_degrees(degrees)) else { return };
-    let frame = frame.rotated(rotation).mirrored(kind > 127);
-    let Ok(frame) = (if kind % 2 == 0 { frame.cropped(region) } else { Ok(frame) }) else { return };
-    let Ok(shape) = Shape::new(&[1, 3, 9, 7]) else { return };
+    let (Some(frame), Ok(shape)) = (drawn_frame(bytes), Shape::new(&[1, 3, 9, 7])) else { return };
     let fact = Fact::new(DType::F32, shape);
     let Ok(preprocess) = Preprocess::new(&fact, &BTreeMap::new(), &Settings::default()) else { return };
     let mut out = vec![0.0; preprocess.elements()];
     for isa in Isa::available() {
         let _ = preprocess.apply_frame(&frame, &mut Converter::new(isa), &mut out);
     }
+}
+
+/// A frame of any format, rotation and crop; none if what the bytes say is refused.
+fn drawn_frame(bytes: &[u8]) -> Option<Frame<'_>> {
+    let mut choices = Choices(bytes);
+    let mut side = || usize::from(choices.byte() % 64) + usize::from(choices.byte() == 255) * (usize::MAX / 2);
+    let (width, height) = (side(), side());
+    let region = Region { x: side(), y: side(), width: side(), height: side() };
+    let (degrees, is_mirrored) = (i32::from(choices.byte() % 10) * 45, choices.byte() % 2 == 0);
+    let frame = if choices.byte() % 2 == 0 {
+        dense_frame(choices.byte(), width, height, choices.rest())
+    } else {
+        frame_of_planes(&mut choices, width, height)
+    };
+    let frame = frame.ok()?.rotated(Rotation::from_degrees(degrees).ok()?).mirrored(is_mirrored);
+    if region.width % 2 == 0 { frame.cropped(region).ok() } else { Some(frame) }
+}
+
+/// A frame whose planes follow each other without gaps, of one of eight formats; refused if there are not enough bytes.
+fn dense_frame(kind: u8, width: usize, height: usize, bytes: &[u8]) -> skipstone::Result<Frame<'_>> {
+    let (pixels, chroma) =
+        (width.saturating_mul(height), width.div_ceil(2).saturating_mul(height.div_ceil(2)).saturating_mul(2));
+    let samples = |bytes_of_pixel: usize| pixels.saturating_mul(bytes_of_pixel);
+    let first = |count: usize| bytes.get(..count).unwrap_or(bytes);
+    match kind % 8 {
+        0 => Frame::nv21(width, height, first(pixels.saturating_add(chroma))),
+        1 => Frame::nv12(width, height, first(pixels.saturating_add(chroma))),
+        2 => Frame::i420(width, height, first(pixels.saturating_add(chroma))),
+        3 => Frame::p010(width, height, first(pixels.saturating_add(chroma).saturating_mul(2))),
+        4 => Frame::rgb(width, height, first(samples(3))),
+        5 => Frame::rgba(width, height, first(samples(4))),
+        6 => Frame::bgra(width, height, first(samples(4))),
+        _ => Frame::gray(width, height, first(samples(1))),
+    }
+}
+
+/// A frame of YUV whose planes begin anywhere, overlap, and have any strides; refused if they are too short.
+fn frame_of_planes<'a>(choices: &mut Choices<'a>, width: usize, height: usize) -> skipstone::Result<Frame<'a>> {
+    let formats = [YuvFormat::Yuv420, YuvFormat::Yuv422, YuvFormat::P010, YuvFormat::P210];
+    let (format, matrix, range) = (
+        formats[choices.below(formats.len())],
+        [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020][choices.below(3)],
+        [YuvRange::Full, YuvRange::Video][choices.below(2)],
+    );
+    let layouts = [(); 3].map(|()| (choices.below(256), choices.below(256), choices.below(8)));
+    let bytes = choices.rest();
+    let [y, u, v] = layouts.map(|(start, row_stride, pixel_stride)| Plane {
+        bytes: bytes.get(start..).unwrap_or_default(),
+        row_stride,
+        pixel_stride,
+    });
+    Frame::new(width, height, Pixels::Yuv { format, y, u, v, matrix, range })
 }
 
 #[cfg(test)]
@@ -374,5 +408,14 @@ mod tests {
             |seed| Model::from_bytes(&one_node(&random(seed, 96)), &Options::default().limits(limits())).is_ok();
         let opened = (0..1000).filter(|&seed| opens(seed)).count();
         assert!(opened > 200, "{opened} of 1000");
+    }
+    /// Regression: dense frames were given all bytes and never the right number of them, so that hardly one was made.
+    #[test]
+    fn frames_are_made_often_enough() {
+        let often = |is_made: &dyn Fn(&[u8]) -> bool| (0..1000).filter(|&seed| is_made(&random(seed, 8192))).count();
+        let dense = often(&|bytes| dense_frame(bytes[0], 33, 17, bytes).is_ok());
+        let of_planes = often(&|bytes| frame_of_planes(&mut Choices(bytes), 33, 17).is_ok());
+        let drawn = often(&|bytes| drawn_frame(bytes).is_some());
+        assert!(dense == 1000 && of_planes > 100 && drawn > 100, "of 1000: {dense}, {of_planes}, {drawn}");
     }
 }
