@@ -1,5 +1,9 @@
 //! From raw outputs to ranked scores.
 
+use skipstone_kernels::pace::Pace;
+
+use crate::ops::topk::rank;
+
 /// A class and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
@@ -31,20 +35,17 @@ pub fn top_k(scores: &[f32], k: usize) -> Vec<Scored> {
 }
 
 /// The `k` best of `ranked`, in the order of [`top_k`].
-pub(super) fn best(mut ranked: Vec<Scored>, k: usize) -> Vec<Scored> {
-    let better = |a: &Scored, b: &Scored| {
+pub(super) fn best(ranked: Vec<Scored>, k: usize) -> Vec<Scored> {
+    let better = |a: u64, b: u64| {
+        let (a, b) = (ranked[a as usize], ranked[b as usize]);
         let by_score = b.score.partial_cmp(&a.score).unwrap_or_else(|| a.score.is_nan().cmp(&b.score.is_nan()));
         by_score.then(a.index.cmp(&b.index))
     };
-    if k == 0 {
+    let (mut order, k) = (vec![0; ranked.len()], k.min(ranked.len()));
+    if k == 0 || rank(&mut order, k, &better, &Pace::free()).is_err() {
         return Vec::new();
     }
-    if k < ranked.len() {
-        ranked.select_nth_unstable_by(k - 1, better);
-        ranked.truncate(k);
-    }
-    ranked.sort_unstable_by(better);
-    ranked
+    order[..k].iter().map(|&at| ranked[at as usize]).collect()
 }
 
 #[cfg(test)]

@@ -30,33 +30,31 @@ fn order<T: Number>(a: T, b: T) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-/// Elements from which the ranking can be stopped: fewer are ranked within a millisecond or two.
+/// Elements from which a sort can be stopped: fewer are sorted within a millisecond or two.
 const LONG: usize = 1 << 15;
 
 /// Sorts the `k` best of all indices to the front. Not generic: a sort for every element type would be a tenth of a
 /// small library.
-pub(super) fn rank(
+pub(crate) fn rank(
     ranked: &mut [u64],
     k: usize,
     best_first: &dyn Fn(u64, u64) -> Ordering,
     pace: &Pace<'_>,
 ) -> Result<(), OpError> {
-    pace.spend(16 * ranked.len().min(LONG))?;
-    if ranked.len() > LONG {
-        return rank_long(ranked, k, best_first, pace);
+    if k < ranked.len() || ranked.len() > LONG {
+        return select(ranked, k, best_first, pace);
     }
+    pace.spend(16 * ranked.len())?;
     for (i, index) in ranked.iter_mut().enumerate() {
         *index = i as u64;
     }
-    if k < ranked.len() {
-        ranked.select_nth_unstable_by(k, |a, b| best_first(*a, *b));
-    }
-    ranked[..k].sort_unstable_by(|a, b| best_first(*a, *b));
+    ranked.sort_unstable_by(|a, b| best_first(*a, *b));
     Ok(())
 }
 
-/// Like `rank`, by a heap of the best with the worst of them on top, which unlike a sort can stop.
-fn rank_long(
+/// Like `rank`, by a heap of the best with the worst of them on top: of many, few are among the best, and unlike a sort it
+/// can stop.
+fn select(
     ranked: &mut [u64],
     k: usize,
     best_first: &dyn Fn(u64, u64) -> Ordering,
