@@ -1,5 +1,6 @@
 //! Selects operators: `SKIPSTONE_OPERATORS` lists those to build, as `skipstone operators` prints them for some
-//! packages. Unset or empty, all are built.
+//! packages. Unset or empty, all are built. The names of families of kernels in the list, which begin with a small letter,
+//! are for the kernels' own `build.rs`.
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SKIPSTONE_OPERATORS");
@@ -11,7 +12,8 @@ fn main() {
         println!("cargo::rustc-check-cfg=cfg({name})");
     }
     let wanted = std::env::var("SKIPSTONE_OPERATORS").unwrap_or_default();
-    let wanted: Vec<&str> = wanted.split([' ', ',', '\n']).filter(|name| !name.is_empty()).collect();
+    let wanted: Vec<&str> =
+        wanted.split([' ', ',', '\n']).filter(|name| name.starts_with(char::is_uppercase)).collect();
     if wanted.is_empty() {
         return;
     }

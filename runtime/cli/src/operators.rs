@@ -1,4 +1,5 @@
-//! `skipstone operators`: lists the operators that packages need, so that a library can be built with only those.
+//! `skipstone operators`: lists the operators and families of kernels that packages need, so that a library can be built
+//! with only those.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use skipstone::package::operators;
 use crate::failure::Failure;
 use crate::output::print;
 
-/// List the operators of packages, to build a library with only those
+/// List the operators and kernels of packages, to build a library with only those
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A library built with this list is smaller, and opens only packages that need no other operators.
+A library built with this list is smaller, and opens only packages that need no other operators. Names that begin with a
+small letter are families of kernels for convolutions: those that would be chosen on phones, with any memory policy and
+storage of the weights. Without such a name all are built; other packages run without them too, but may be slower.
 
 Example:
   SKIPSTONE_OPERATORS=\"$(skipstone operators assets/*.skip)\" cargo build --profile device -p skipstone-jni")]

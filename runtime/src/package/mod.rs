@@ -26,6 +26,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use skipstone_kernels::Isa;
+use skipstone_kernels::conv::{self, FLOATS, Family};
 use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
@@ -34,6 +36,7 @@ use crate::graph::{Graph, Node};
 use crate::info::Info;
 use crate::operator::{Choice, Operator, Packing};
 use crate::ops::Op;
+use crate::options::{Memory, Precision};
 use crate::plan::{Plan, Target, Tuning};
 use crate::reserve;
 use container::{Container, Kind};
@@ -173,16 +176,41 @@ fn check_alike<'a>(mut graphs: impl Iterator<Item = &'a Graph>) -> Result<()> {
     Ok(())
 }
 
-/// The operators in a package, by their names in the table: a build needs these to open it.
+/// What a build needs to open a package and run it at full speed: its operators by their names in the table, and the
+/// families of kernels that its convolutions choose on a phone, with any memory policy and storage of the weights.
 ///
 /// # Errors
-/// As for [`Model::open`](crate::Model::open).
+/// As for [`Model::open`](crate::Model::open); a step that no kernel supports.
 pub fn operators(path: &Path) -> Result<BTreeSet<&'static str>> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let file = File::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let package = Package::read(&map(&file, 0, len, path)?, None)?;
-    Ok(package.graphs.iter().flat_map(|stored| stored.graph.walk()).map(|node| node.op.entry()).collect())
+    let mut names = BTreeSet::new();
+    for StoredGraph { graph, packings } in &package.graphs {
+        names.extend(graph.walk().map(|node| node.op.entry()));
+        for target in targets(package.packed_for) {
+            let plan = Plan::with(graph.copy()?, target, packings, None)?;
+            // A step may have several kernels, separated by other characters than those of names.
+            let separates = |c: char| c != '_' && !c.is_ascii_alphanumeric();
+            let kernels = plan.steps.iter().flat_map(|step| step.choice.kernel.split(separates));
+            names.extend(kernels.filter_map(conv::family_of));
+        }
+    }
+    Ok(names)
+}
+
+/// The targets for which phones plan a package, as far as this build has the layouts of their kernels.
+fn targets(packed_for: Option<PackedFor>) -> Vec<Target> {
+    if let Some(PackedFor { isa, memory, precision, .. }) = packed_for {
+        return vec![Target { isa, threads: 1, memory, precision }];
+    }
+    let has_kernels = |isa: &Isa| FLOATS.iter().flat_map(Family::kernels).any(|kernel| kernel.isa() == *isa);
+    let isas = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Neon32].into_iter().filter(has_kernels);
+    let policies = |isa| [Memory::Fast, Memory::Small].map(|memory| (isa, memory));
+    let stored = |(isa, memory)| [Precision::F32, Precision::F16].map(|precision| (isa, memory, precision));
+    let all = isas.flat_map(policies).flat_map(stored);
+    all.map(|(isa, memory, precision)| Target { isa, threads: 1, memory, precision }).collect()
 }
 
 /// A graph, for one set of shapes.

@@ -401,3 +401,19 @@ fn invalid_lengths_are_refused() {
     let error = Plan::new(opened(&[(0, 0)]).unwrap(), target).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("the length of an output is an input"), "{error}");
 }
+
+#[test]
+fn the_list_for_a_smaller_build_has_the_families_that_a_phone_would_choose() {
+    let folder = tempfile::tempdir().unwrap();
+    let listed = |target| {
+        let path = folder.path().join("network.skip");
+        std::fs::write(&path, write(&network(), &info(), target, None).unwrap()).unwrap();
+        operators(&path).unwrap()
+    };
+    let any = listed(None);
+    assert!(["MatMul", "gemm", "depthwise"].iter().all(|name| any.contains(name)), "{any:?}");
+    assert!(["Softmax", "sparse", "depthwise_chw"].iter().all(|name| !any.contains(name)), "{any:?}");
+    // Packed weights have one layout, which one of the families reads.
+    let packed = listed(Some(target(Isa::Scalar, Memory::Small, Precision::F32)));
+    assert!(packed.contains("gemm") && packed.is_subset(&any), "{packed:?}, {any:?}");
+}

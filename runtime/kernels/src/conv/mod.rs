@@ -31,14 +31,22 @@ use crate::sparse::BLOCK;
 use crate::threads::Pool;
 use skipstone_reserve::NoMemory;
 
-/// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
+/// The families that compute with f32. Of two kernels with equal cost, the first is chosen. A build for some packages may
+/// leave out families that these do not need: `build.rs`.
 pub static FLOATS: &[Family<dyn FloatKernel>] = &[
+    #[cfg(family = "depthwise")]
     crate::depthwise::FAMILY,
+    #[cfg(family = "grouped")]
     crate::grouped::FAMILY,
+    #[cfg(family = "gemm")]
     crate::gemm::FAMILY,
+    #[cfg(family = "winograd")]
     crate::winograd::FAMILY,
+    #[cfg(family = "stem")]
     crate::stem::FAMILY,
+    #[cfg(family = "sparse")]
     crate::sparse::FAMILY,
+    #[cfg(family = "depthwise_chw")]
     crate::depthwise_chw::FAMILY,
     #[cfg(any(target_arch = "x86_64", feature = "foreign"))]
     crate::listed::FAMILY,
@@ -79,6 +87,11 @@ pub(crate) fn streamed(bytes: usize) -> f64 {
 /// The kernel of this name, if this build can run it.
 pub fn by_name<K: Kernel + ?Sized>(families: &[Family<K>], name: &str) -> Option<&'static K> {
     families.iter().flat_map(Family::kernels).find(|kernel| kernel.name() == name && kernel.isa().is_built())
+}
+
+/// The name of the family of a kernel for f32.
+pub fn family_of(kernel: &str) -> Option<&'static str> {
+    FLOATS.iter().find(|family| family.kernels().any(|it| it.name() == kernel)).map(|family| family.name)
 }
 
 /// The properties of a convolution that the choice of a kernel depends on.
