@@ -3,7 +3,6 @@
 //! A handle is a key, never an address: one that is stale, or was never given out, or belongs to an object of another
 //! kind, finds nothing. No handle is reused within a process.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,8 +13,9 @@ use crate::hardware::HardwarePixels;
 /// Source of handles. 0 is never used, because uninitialized fields hold it.
 static NEXT: AtomicI64 = AtomicI64::new(1);
 
-/// The objects that Kotlin holds. They live until they are removed, and until the calls that use them return.
-static OBJECTS: RwLock<BTreeMap<i64, Object>> = RwLock::new(BTreeMap::new());
+/// The objects that Kotlin holds, by ascending handles. They live until they are removed, and until the calls that use them
+/// return. An app has few: a list takes less code than a map.
+static OBJECTS: RwLock<Vec<(i64, Object)>> = RwLock::new(Vec::new());
 
 /// An object that Kotlin holds.
 #[derive(Clone)]
@@ -28,19 +28,29 @@ pub(crate) enum Object {
 
 /// Keeps an object; returns its handle.
 pub(crate) fn add(object: Object) -> i64 {
+    let mut objects = OBJECTS.write().unwrap_or_else(PoisonError::into_inner);
+    // Under the lock, so that the list stays in order.
     let handle = NEXT.fetch_add(1, Ordering::Relaxed);
-    OBJECTS.write().unwrap_or_else(PoisonError::into_inner).insert(handle, object);
+    objects.push((handle, object));
     handle
 }
 
 /// Takes the object out, if it is there: the handle finds nothing from now on.
 pub(crate) fn remove(handle: i64) -> Option<Object> {
-    OBJECTS.write().unwrap_or_else(PoisonError::into_inner).remove(&handle)
+    let mut objects = OBJECTS.write().unwrap_or_else(PoisonError::into_inner);
+    let at = position(&objects, handle)?;
+    Some(objects.remove(at).1)
 }
 
 /// The object of `handle`.
 pub(crate) fn get(handle: i64) -> Option<Object> {
-    OBJECTS.read().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
+    let objects = OBJECTS.read().unwrap_or_else(PoisonError::into_inner);
+    objects.get(position(&objects, handle)?).map(|(_, object)| object.clone())
+}
+
+/// Where the object of `handle` is in the list.
+fn position(objects: &[(i64, Object)], handle: i64) -> Option<usize> {
+    objects.binary_search_by_key(&handle, |(handle, _)| *handle).ok()
 }
 
 /// The model of `handle`.

@@ -1,6 +1,5 @@
 //! A session: tensors in, tensors out, for models that are not image classifiers.
 
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 use skipstone::classify::FrameInput;
@@ -32,8 +31,8 @@ pub struct TensorAddress {
 
 pub(crate) struct Running {
     session: skipstone::Session,
-    /// The inputs that frames were prepared for, by index.
-    frames: BTreeMap<u32, FrameInput>,
+    /// For each input what prepares frames for it, once there was a frame.
+    frames: Vec<Option<FrameInput>>,
 }
 
 impl Owner for Running {
@@ -62,7 +61,8 @@ impl Session {
                     format!("the shape of output '{name}' is only known after a run, which apps do not support");
                 return Err(Error::Unsupported { node: name.to_owned(), reason }.into());
             }
-            let live = Live::new(Running { session: model.runtime().session()?, frames: BTreeMap::new() });
+            let frames = runtime.inputs().iter().map(|_| None).collect();
+            let live = Live::new(Running { session: runtime.session()?, frames });
             Ok(Arc::new(Self { live, model }))
         })
     }
@@ -117,9 +117,10 @@ impl Session {
         };
         let port = model.inputs().get(index as usize).ok_or_else(unknown)?;
         self.live.between_runs(|Running { frames, .. }| {
-            let input = match frames.entry(index) {
-                Entry::Occupied(made) => made.into_mut(),
-                Entry::Vacant(place) => place.insert(FrameInput::new(model, port)?),
+            let place = frames.get_mut(index as usize).ok_or_else(unknown)?;
+            let input = match place {
+                Some(made) => made,
+                None => place.insert(FrameInput::new(model, port)?),
             };
             // SAFETY: the caller promises that the planes do not change until this returns; the frame does not outlive
             // the closure.
