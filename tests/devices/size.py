@@ -33,7 +33,8 @@ LINK = ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"]
 # As in xtask/src/android.rs.
 FLAGS = (
     "-Zlocation-detail=none -Zfmt-debug=none -Cforce-frame-pointers=yes -Cllvm-args=-inline-threshold=20 "
-    '--cfg curve25519_dalek_backend="serial" --cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
+    '--cfg curve25519_dalek_backend="serial" --cfg sha2_backend="soft" --cfg sha2_backend_soft="compact" '
+    '--cfg feature="no_avx512" --cfg feature="no_avx2" --cfg feature="no_sse2"'
 )
 STANDARD_LIBRARY = "-Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only"
 # A row may differ by this fraction, or by this many bytes.
