@@ -295,18 +295,24 @@ fn native(workspace: &Workspace, folder: &Path, symbols: Option<&Path>) -> Resul
         Ok(features) => vec!["--no-default-features".to_owned(), "--features".to_owned(), features],
         Err(_) => Vec::new(),
     };
-    let targets = ["arm64-v8a", "armeabi-v7a", "x86_64"].into_iter().flat_map(|abi| ["--target", abi]);
-    let library = ["-Zbuild-std=std,panic_unwind", STANDARD_LIBRARY];
-    cmd!(
-        shell,
-        "cargo ndk --platform {PLATFORM} {targets...} --output-dir {folder}
-         build --profile device -p skipstone-jni {features...} {library...}"
-    )
-    .env("RUSTC_BOOTSTRAP", "1")
-    .env("RUSTFLAGS", FLAGS)
-    .envs(symbols.iter().flat_map(|_| WITH_SYMBOLS))
-    .quiet()
-    .run()?;
+    let features = &features;
+    for abis in [&["arm64-v8a", "armeabi-v7a"][..], &["x86_64"]] {
+        let targets = abis.iter().flat_map(|abi| ["--target", abi]);
+        let library = ["-Zbuild-std=std,panic_unwind", STANDARD_LIBRARY];
+        // blake3's assembly for x86-64 is 60 KB.
+        let pure = (abis == ["x86_64"]).then_some(("CARGO_FEATURE_PURE", "1"));
+        cmd!(
+            shell,
+            "cargo ndk --platform {PLATFORM} {targets...} --output-dir {folder}
+             build --profile device -p skipstone-jni {features...} {library...}"
+        )
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", FLAGS)
+        .envs(pure)
+        .envs(symbols.iter().flat_map(|_| WITH_SYMBOLS))
+        .quiet()
+        .run()?;
+    }
     // Macs have neither readelf nor a strip for these files; the NDK has them.
     let host = shell.read_dir(ndk.join("toolchains/llvm/prebuilt"))?;
     let tools = host.first().context("the NDK has no tools for this machine")?.join("bin");

@@ -118,8 +118,9 @@ pub fn phone<A: AsRef<str>>(workspace: &Workspace, target: &str, subcommand: &st
         shell.push_env("IPHONEOS_DEPLOYMENT_TARGET", "16.0"),
         shell.push_env("RUSTC_BOOTSTRAP", "1"),
     ];
-    // The C part of blake3 would need a compiler and headers for the phone: use the Rust version.
-    let _pure = (!target.ends_with("-linux-gnu")).then(|| shell.push_env("CARGO_FEATURE_PURE", "1"));
+    // The C part of blake3 would need a compiler and headers for the phone, and its assembly for x86-64 is large: use the
+    // Rust version.
+    let _pure = (target != TARGET).then(|| shell.push_env("CARGO_FEATURE_PURE", "1"));
     let command = [subcommand, "-Zbuild-std=std,panic_unwind", "--target", target];
     tools.cargo(&command, arguments, &workspace.build("phones"))
 }
