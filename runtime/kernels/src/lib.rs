@@ -14,7 +14,7 @@
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(dead_code, unused_imports, unused_variables, reason = "elsewhere most kernels are scalar")
 )]
-#![cfg_attr(family_subset, allow(dead_code, reason = "families that no package needs"))]
+#![cfg_attr(family_subset, allow(dead_code, unused_imports, reason = "families that no package needs"))]
 
 pub mod activation;
 pub mod arena;
