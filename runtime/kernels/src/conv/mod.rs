@@ -48,6 +48,7 @@ pub static FLOATS: &[Family<dyn FloatKernel>] = &[
     crate::sparse::FAMILY,
     #[cfg(family = "depthwise_chw")]
     crate::depthwise_chw::FAMILY,
+    #[cfg(family = "listed")]
     #[cfg(any(target_arch = "x86_64", feature = "foreign"))]
     crate::listed::FAMILY,
 ];
