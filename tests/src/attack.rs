@@ -350,7 +350,7 @@ fn drawn_frame(bytes: &[u8]) -> Option<Frame<'_>> {
         frame_of_planes(&mut choices, width, height)
     };
     let frame = frame.ok()?.rotated(Rotation::from_degrees(degrees).ok()?).mirrored(is_mirrored);
-    if region.width % 2 == 0 { frame.cropped(region).ok() } else { Some(frame) }
+    if region.width.is_multiple_of(2) { frame.cropped(region).ok() } else { Some(frame) }
 }
 
 /// A frame whose planes follow each other without gaps, of one of eight formats; refused if there are not enough bytes.
