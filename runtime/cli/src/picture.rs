@@ -39,11 +39,14 @@ pub fn decode(bytes: &[u8], bounds: &Bounds) -> Result<RgbImage, String> {
         let other = if bytes.is_empty() { Some("an empty file") } else { formats::name(bytes) };
         return Err(format!("is {}; {}, so convert it first", other.unwrap_or("no picture"), formats::READ));
     }
+    // Bytes that the decoder keeps beside the pixels.
+    let mut kept = 0;
     if format == Some(ImageFormat::Jpeg) {
         if !is_whole_jpeg(bytes) {
             return Err("the file is truncated".into());
         }
-        if kept_coefficients(bytes) > bounds.bytes() {
+        kept = kept_coefficients(bytes);
+        if kept > bounds.bytes() {
             let what = "a progressive picture of this size is decoded in more than";
             return Err(format!("{what} {} bytes; save it as a baseline JPEG", bounds.bytes()));
         }
@@ -57,16 +60,26 @@ pub fn decode(bytes: &[u8], bounds: &Bounds) -> Result<RgbImage, String> {
         return Err(format!("{width}x{height} of this type exceeds {} bytes", bounds.bytes()));
     }
     if format == Some(ImageFormat::WebP) {
-        let taken = webp::table_bytes(bytes, bounds.bytes()).ok_or("the file is malformed or truncated")?;
-        if taken > bounds.bytes() {
+        kept = webp::table_bytes(bytes, bounds.bytes()).ok_or("the file is malformed or truncated")?;
+        if kept > bounds.bytes() {
             return Err(format!("its tables of codes take more than {} bytes; save it as PNG", bounds.bytes()));
         }
     }
     let orientation = decoder.orientation().map_err(text)?;
+    // The pixels as they are stored, as RGB, and once more when they are turned.
+    let needed = decoder.total_bytes() + 2 * 3 * u64::from(width) * u64::from(height) + kept;
+    if !has_memory(needed) {
+        return Err(format!("there is no memory for the {needed} bytes that it is decoded in"));
+    }
     let image = DynamicImage::from_decoder(decoder).map_err(text)?;
     let mut image = DynamicImage::ImageRgb8(image.into_rgb8());
     image.apply_orientation(orientation);
     Ok(image.into_rgb8())
+}
+
+/// Whether the system has so much memory now: a decoder that finds none ends the process.
+fn has_memory(bytes: u64) -> bool {
+    usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
 }
 
 /// Whether the data of a JPEG ends with an end-of-image marker. Decoders invent missing data, so a truncated file would

@@ -181,3 +181,24 @@ fn a_data_set_that_does_not_fit_is_a_fault() {
     evaluate().fault("dataset");
     skipstone(["evaluate", &model("color.onnx"), "/no/such/directory"]).fault("io");
 }
+
+/// Decoders end the process when they find no memory: the command asks for it before.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_picture_beyond_memory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = path(&directory.path().join("large.bmp"));
+    image::RgbImage::new(4000, 4000).save(&large).unwrap();
+    // Kilobytes of address space: too few for the picture, and enough for the model.
+    let script = "ulimit -v $1; shift; exec \"$@\"";
+    let limited = |kilobytes: &str| {
+        let program = env!("CARGO_BIN_EXE_skipstone");
+        let arguments = ["-c", script, "sh", kilobytes, program, "classify", &model("color.onnx"), &large];
+        std::process::Command::new("sh").args(arguments).output().unwrap()
+    };
+    assert_eq!(limited("unlimited").status.code(), Some(0));
+    let refused = limited("140000");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    assert!(error.contains("there is no memory for the 144000000 bytes"), "{error}");
+}
