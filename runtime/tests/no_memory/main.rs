@@ -37,7 +37,7 @@ const SMALL: usize = 1024;
 /// Of a list that grows by doubling, and of a pass over many blocks, not every allocation has to be refused.
 const STEP: usize = 127;
 /// The same for allocations of any size, of which there are tens of thousands.
-const WIDE_STEP: usize = 14009;
+const WIDE_STEP: usize = 30011;
 
 /// Codes of element types in a file.
 const UINT8: i64 = 2;

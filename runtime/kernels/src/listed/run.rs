@@ -4,6 +4,7 @@ use super::{Variant, packed_len, takes};
 use crate::conv::{Conv, ConvShape, product};
 use crate::epilogue::{Epilogue, Stored};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
 use crate::lanes::Lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::avx2::F32x8;
@@ -308,6 +309,7 @@ pub(super) type TileFn = unsafe fn(&Tile);
 
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instruction set of `L`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn tile<L: Lanes, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: the caller has the instruction set; there are M filters with `channels` weights for each tap, of which the
