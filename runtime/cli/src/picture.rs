@@ -66,8 +66,8 @@ pub fn decode(bytes: &[u8], bounds: &Bounds) -> Result<RgbImage, String> {
         }
     }
     let orientation = decoder.orientation().map_err(text)?;
-    // The pixels as they are stored, as RGB, and once more when they are turned.
-    let needed = decoder.total_bytes() + 2 * 3 * u64::from(width) * u64::from(height) + kept;
+    // The pixels as they are stored, with what the decoder keeps, or later as RGB and once more when they are turned.
+    let needed = decoder.total_bytes() + kept.max(2 * 3 * u64::from(width) * u64::from(height));
     if !has_memory(needed) {
         return Err(format!("there is no memory for the {needed} bytes that it is decoded in"));
     }
