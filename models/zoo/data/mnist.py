@@ -52,8 +52,14 @@ def load_fashion(cache: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """Fashion-MNIST: images `[n, 1, 28, 28]` (uint8) and labels `[n]`."""
     folder = cache / "fashion"
     if not (folder / "usr").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", FASHION_PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        # Package lists of its own: the system's may be missing, or out of date, or locked by another update.
+        state = folder.resolve() / "apt"
+        for inner in ("lists/partial", "cache/archives/partial"):
+            (state / inner).mkdir(parents=True, exist_ok=True)
+        places = [f"-oDir::State::lists={state}/lists", f"-oDir::Cache={state}/cache"]
+        apt = ["apt-get", "-qq", "-oAPT::Sandbox::User=root", *places]
+        subprocess.run([*apt, "update"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*apt, "download", FASHION_PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder], check=True)
     files = folder / "usr" / "share" / "datasets" / "fashion-mnist"
     return _split(lambda name: gzip.decompress((files / f"{name}.gz").read_bytes()), train)
