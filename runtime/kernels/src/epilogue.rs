@@ -4,13 +4,15 @@
 //! applied while the sums are still in registers or, for activations that need an exponential, while the tile just
 //! stored is still in the first-level cache.
 
+use std::ops::Range;
+
 use crate::activation::{Activation, scalar, vector};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized, dispatch};
 
-/// The fused tail of a kernel. For every output `(row, channel)` it computes `act(sum + bias[channel] + residual)` with
-/// `residual_first`, otherwise `act(sum + bias[channel]) + residual`.
+/// The fused tail of a kernel. For every output `(row, channel)` it computes `affine(act(sum + bias[channel] + residual))`
+/// with `residual_first`, otherwise `affine(act(sum + bias[channel])) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// One value per output channel.
@@ -21,18 +23,52 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
     /// Whether the residual is added before the activation (ResNet) or after it (MobileNet).
     pub residual_first: bool,
+    /// Applied to the activation's result. Only for a kernel that [takes](crate::conv::Kernel::takes) it.
+    pub affine: Option<Affine<'a>>,
 }
 
-impl Epilogue<'_> {
+/// A factor and a summand per output channel: a normalization that follows the activation, whose factors cannot be folded
+/// into the weights (ConvMixer, and networks of Keras that normalize after ReLU).
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// The factors.
+    pub scale: &'a [f32],
+    /// The summands.
+    pub shift: &'a [f32],
+}
+
+impl<'a> Affine<'a> {
+    /// That of some channels.
+    fn channels(&self, range: Range<usize>) -> Affine<'a> {
+        Affine { scale: &self.scale[range.clone()], shift: &self.shift[range] }
+    }
+
+    /// Applied to one number of a channel.
+    pub(crate) fn apply(&self, channel: usize, x: f32) -> f32 {
+        x * self.scale[channel] + self.shift[channel]
+    }
+}
+
+impl<'a> Epilogue<'a> {
     /// No fused operations: the sum is the output.
     pub const NONE: Epilogue<'static> =
-        Epilogue { bias: None, activation: Activation::None, residual: None, residual_first: false };
+        Epilogue { bias: None, activation: Activation::None, residual: None, residual_first: false, affine: None };
 
     /// # Panics
-    /// If the bias does not have one element per channel or the residual is shorter than the output.
+    /// If the bias or the affine map does not have one element per channel, or the residual is shorter than the output.
     pub(crate) fn check(&self, channels: usize, output_len: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == channels), "bias length");
+        assert!(self.affine.is_none_or(|it| it.scale.len() == channels && it.shift.len() == channels), "affine length");
         assert!(self.residual.is_none_or(|residual| residual.len() >= output_len), "residual length");
+    }
+
+    /// The output of a channel, from a sum that includes the bias: for kernels that compute one number at a time.
+    pub(crate) fn number(&self, channel: usize, sum: f32, residual: f32) -> f32 {
+        let affine = |x| self.affine.map_or(x, |it| it.apply(channel, x));
+        match self.residual_first {
+            true => affine(scalar::apply(self.activation, sum + residual)),
+            false => affine(scalar::apply(self.activation, sum)) + residual,
+        }
     }
 
     /// The part of the epilogue that a tile of a product applies in registers; [`rest`](Self::rest) is the remainder.
@@ -47,12 +83,10 @@ impl Epilogue<'_> {
 
     /// The part that [`bounds`](Self::bounds) does not cover, to be applied to the stored tile.
     pub(crate) fn rest(&self) -> Option<Rest<'_>> {
-        let activation = match self.bounds() {
-            Bounds::None => self.activation,
-            Bounds::Least(_) | Bounds::Both(..) => Activation::None,
-        };
-        let rest = Rest { activation, residual: self.residual, residual_first: self.residual_first };
-        (activation != Activation::None || self.residual.is_some()).then_some(rest)
+        match self.bounds() {
+            Bounds::None => self.afterwards(),
+            Bounds::Least(_) | Bounds::Both(..) => Self { activation: Activation::None, ..*self }.afterwards(),
+        }
     }
 
     /// The parts for a product whose sums can start from a residual, so that it is not read in a pass of its own.
@@ -68,6 +102,7 @@ impl Epilogue<'_> {
     /// The part of the activation that a kernel applies in registers.
     pub(crate) fn in_registers(&self) -> InRegisters {
         match self.activation {
+            _ if self.affine.is_some() => InRegisters::Later,
             Activation::None => InRegisters::Clamp(f32::NEG_INFINITY, f32::INFINITY),
             Activation::Relu => InRegisters::Clamp(0.0, f32::INFINITY),
             Activation::Clip { min, max } => InRegisters::Clamp(min, max),
@@ -84,24 +119,37 @@ impl Epilogue<'_> {
             InRegisters::Later => (none, self.activation),
             in_registers => (in_registers, Activation::None),
         };
-        let rest = Rest { activation, residual: self.residual, residual_first: self.residual_first };
-        (in_registers, (activation != Activation::None || self.residual.is_some()).then_some(rest))
+        (in_registers, Self { activation, ..*self }.afterwards())
     }
 
     /// All of it but the bias, for the stored tile of a kernel that applies nothing in registers.
-    pub(crate) fn afterwards(&self) -> Option<Rest<'_>> {
-        let Self { activation, residual, residual_first, .. } = *self;
-        let rest = Rest { activation, residual, residual_first };
-        (activation != Activation::None || residual.is_some()).then_some(rest)
+    pub(crate) fn afterwards(&self) -> Option<Rest<'a>> {
+        let Self { activation, residual, residual_first, affine, .. } = *self;
+        let rest = Rest { activation, residual, residual_first, affine };
+        (activation != Activation::None || residual.is_some() || affine.is_some()).then_some(rest)
     }
 
-    /// The activation that remains for the stored tile, if a kernel does not apply it in registers.
-    pub(crate) fn later(&self) -> Option<Activation> {
+    /// What remains for the stored tile of some channels, if a kernel does not apply it in registers: all but bias and
+    /// early residual.
+    pub(crate) fn later(&self, channels: Range<usize>) -> Option<Later<'a>> {
         match self.in_registers() {
-            InRegisters::Later => Some(self.activation),
+            InRegisters::Later => Some(Later {
+                activation: self.activation,
+                affine: self.affine.map(|it| it.channels(channels)),
+                residual: self.residual.filter(|_| !self.residual_first),
+            }),
             _ => None,
         }
     }
+}
+
+/// The part of an epilogue that is applied to the stored tile of some channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Later<'a> {
+    activation: Activation,
+    affine: Option<Affine<'a>>,
+    /// The residual of the whole output.
+    residual: Option<&'a [f32]>,
 }
 
 /// What a product applies to its sums: `rest(bounds(start + bias + sum))`.
@@ -118,7 +166,7 @@ pub(crate) enum InRegisters {
     /// `min(max(x, .0), .1)`: none, ReLU and clip in one.
     Clamp(f32, f32),
     HardSwish,
-    /// Nothing: the activation, and a residual added after it, are applied to the stored tile.
+    /// Nothing: the activation and all that follows it are applied to the stored tile.
     Later,
 }
 
@@ -161,6 +209,8 @@ pub(crate) struct Rest<'a> {
     /// The residual of the whole output.
     residual: Option<&'a [f32]>,
     residual_first: bool,
+    /// That of all channels.
+    affine: Option<Affine<'a>>,
 }
 
 /// A tile of an output.
@@ -169,7 +219,7 @@ pub(crate) struct Stored {
     pub out: *mut f32,
     /// Offset of the tile's first element, in the output and in the residual.
     pub at: usize,
-    /// Elements from one row to the next.
+    /// Elements from one row to the next: the number of channels, where the epilogue has an affine map.
     pub ldc: usize,
     pub rows: usize,
     pub columns: usize,
@@ -184,16 +234,24 @@ impl Rest<'_> {
     /// # Panics
     /// If the residual is too short or the CPU lacks the instruction set.
     pub(crate) unsafe fn finish(&self, isa: Isa, tile: &Stored) {
+        let channels = || tile.at % tile.ldc..tile.at % tile.ldc + tile.columns;
+        let rest = Self { affine: self.affine.map(|it| it.channels(channels())), ..*self };
+        let is_usual = matches!(self.activation, Activation::None | Activation::Relu | Activation::HardSwish);
         match isa {
-            Isa::Scalar => {
-                let act = |x| scalar::apply(self.activation, x);
-                // SAFETY: guaranteed by the caller.
-                unsafe { self.rows(tile, |out, r| each_number(out, r, self.residual_first, act)) }
-            }
-            _ if matches!(self.activation, Activation::None | Activation::Relu | Activation::HardSwish) => {
-                dispatch(isa, FinishTile { rest: *self, tile });
-            }
-            _ => dispatch(isa, FinishRows { rest: *self, tile }),
+            // SAFETY: guaranteed by the caller.
+            Isa::Scalar => unsafe { rest.rows(tile, |out, residual| rest.each_number(out, residual)) },
+            _ if is_usual && rest.affine.is_none() => dispatch(isa, FinishTile { rest, tile }),
+            _ => dispatch(isa, FinishRows { rest, tile }),
+        }
+    }
+
+    /// Applies it to one number after the other. The affine map is that of the tile's channels.
+    fn each_number(&self, out: &mut [f32], residual: Option<&[f32]>) {
+        let Self { activation, residual_first, affine, .. } = *self;
+        let epilogue = Epilogue { bias: None, activation, residual: None, residual_first, affine };
+        let channels = affine.map_or(1, |it| it.scale.len());
+        for (i, x) in out.iter_mut().enumerate() {
+            *x = epilogue.number(i % channels, *x, residual.map_or(0.0, |r| r[i]));
         }
     }
 
@@ -212,13 +270,6 @@ impl Rest<'_> {
             let out = unsafe { std::slice::from_raw_parts_mut(tile.out.add(at), len) };
             f(out, self.residual.map(|residual| &residual[at..][..len]));
         }
-    }
-}
-
-fn each_number(out: &mut [f32], residual: Option<&[f32]>, residual_first: bool, act: impl Fn(f32) -> f32) {
-    for (i, x) in out.iter_mut().enumerate() {
-        let r = residual.map_or(0.0, |r| r[i]);
-        *x = if residual_first { act(*x + r) } else { act(*x) + r };
     }
 }
 
@@ -306,17 +357,18 @@ impl Tail {
     }
 }
 
-/// The rest of an epilogue on one row of a stored tile: the activation, then the residual if it is added afterwards.
-pub(crate) fn finish_row(isa: Isa, activation: Activation, out: &mut [f32], residual: Option<&[f32]>) {
-    assert!(residual.is_none_or(|residual| residual.len() == out.len()), "residual length");
-    let (ldc, columns) = (out.len(), out.len());
-    let tile = Stored { out: out.as_mut_ptr(), at: 0, ldc, rows: 1, columns };
-    let rest = Rest { activation, residual, residual_first: false };
-    if isa == Isa::Scalar {
-        // SAFETY: the tile is the row, which is borrowed exclusively.
-        unsafe { rest.finish(isa, &tile) }
-    } else {
-        dispatch(isa, FinishRows { rest, tile: &tile });
+impl Later<'_> {
+    /// Applies it to stored pixels with the channels it was made for; the first number is at `at` in the whole output.
+    pub(crate) fn finish(&self, isa: Isa, out: &mut [f32], at: usize) {
+        let Self { activation, affine, residual } = *self;
+        let (ldc, columns) = (out.len(), out.len());
+        let residual = residual.map(|residual| &residual[at..][..columns]);
+        let tile = Stored { out: out.as_mut_ptr(), at: 0, ldc, rows: 1, columns };
+        let rest = Rest { activation, residual, residual_first: false, affine };
+        match isa {
+            Isa::Scalar => rest.each_number(out, residual),
+            _ => dispatch(isa, FinishRows { rest, tile: &tile }),
+        }
     }
 }
 
@@ -332,9 +384,9 @@ impl Vectorized for FinishRows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Rest { activation, residual_first, .. } = self.rest;
-        // SAFETY: guaranteed by the callers of `Rest::finish`, which constructs this as `finish_row` does, whose tile is
-        // a row that it borrows.
+        let Rest { activation, residual_first, affine, .. } = self.rest;
+        // SAFETY: guaranteed by the callers of `Rest::finish`, which constructs this as `Later::finish` does, whose tile
+        // is a row that it borrows.
         unsafe {
             self.rest.rows(
                 self.tile,
@@ -349,9 +401,22 @@ impl Vectorized for FinishRows<'_> {
                     if !rest.is_empty() {
                         simd.store_partial(vector::apply(activation, simd.load_partial(rest)), rest);
                     }
+                    if let Some(affine) = affine {
+                        scale_and_shift(out, affine);
+                    }
                     add(out, residual.filter(|_| !residual_first));
                 },
             );
+        }
+    }
+}
+
+/// Applies the affine map of the channels of every pixel.
+#[inline(always)]
+fn scale_and_shift(out: &mut [f32], affine: Affine<'_>) {
+    for pixel in out.chunks_exact_mut(affine.scale.len()) {
+        for ((x, scale), shift) in pixel.iter_mut().zip(affine.scale).zip(affine.shift) {
+            *x = *x * scale + shift;
         }
     }
 }

@@ -199,6 +199,7 @@ impl Operator for Bottleneck {
                     activation: conv.activation,
                     residual: residual_at.map(|at| io.input(at)).transpose()?,
                     residual_first: conv.roles.has(Role::Residual),
+                    affine: None,
                 })
             };
             let pointwise = |end: &Option<End>, conv: &Option<Conv>| match (end, conv) {

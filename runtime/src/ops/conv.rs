@@ -3,11 +3,12 @@
 //!
 //! Operands: the images, the weights `[out, in / groups, rows, columns]`, the bias `[out]`, then, as selected by the
 //! [roles](Roles), a residual of the result's shape, a squeeze-and-excite scale with one factor per image and input
-//! channel, and masks for the channels of images and result (`masked_conv`):
+//! channel, masks for the channels of images and result (`masked_conv`), and an affine map `[2, out]` of the result's
+//! channels, `x * map[0] + map[1]`:
 //!
 //! ```text
-//! act(conv(x * scale, weights) + bias + residual)      residual before the activation
-//! act(conv(x * scale, weights) + bias) + residual      residual after it
+//! affine(act(conv(x * scale, weights) + bias + residual))      residual before the activation
+//! affine(act(conv(x * scale, weights) + bias)) + residual      residual after it
 //! ```
 //!
 //! One-dimensional convolutions are lowered to images of one row.
@@ -15,7 +16,7 @@
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar::apply};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Images, Task};
-use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::epilogue::{Affine, Epilogue};
 
 use super::float_conv::{self, Bound};
 use super::image::{ImageDims, Layout, taps};
@@ -134,6 +135,11 @@ impl Conv {
         {
             return Err(OpError::shapes("one factor per image and channel", &[&x.shape, &scale.shape]));
         }
+        if let Some(affine) = self.roles.position(Role::Affine).and_then(|at| inputs.get(at))
+            && affine.shape.dims() != [2, filters]
+        {
+            return Err(OpError::shapes("a factor and a summand per filter", &[&weights.shape, &affine.shape]));
+        }
         if self.roles.are_masked() {
             if self.layout != Layout::Nhwc || self.groups != 1 || u32::try_from(image.channels.max(filters)).is_err() {
                 return Err(Self::refuse("roles", "masks are for one group in NHWC"));
@@ -216,7 +222,8 @@ impl Operator for Conv {
             Layout::Nhwc => Images::Nhwc,
         };
         let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS), |w| Filters::Oihw(w));
-        let task = Task { images, scaled: self.roles.has(Role::Scale), ..task };
+        let (scaled, affine) = (self.roles.has(Role::Scale), self.roles.has(Role::Affine));
+        let task = Task { images, scaled, affine, ..task };
         float_conv::plan(cx, self, &task, |w| Filters::Oihw(w))
     }
 
@@ -229,6 +236,7 @@ impl Operator for Conv {
         let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
         let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));
         let (residual_at, scale_at) = (self.roles.residual(), self.roles.position(Role::Scale));
+        let affine_at = self.roles.position(Role::Affine);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (packed, scratch) = bound.weights(io, &shape)?;
             let epilogue = Epilogue {
@@ -236,6 +244,7 @@ impl Operator for Conv {
                 activation,
                 residual: residual_at.map(|at| io.input(at)).transpose()?,
                 residual_first,
+                affine: affine_at.map(|at| affine(io, at)).transpose()?,
             };
             let scale = scale_at.map(|at| io.input(at)).transpose()?;
             let (input, out) = (io.input(Self::X)?, io.output(0)?);
@@ -244,6 +253,13 @@ impl Operator for Conv {
             Ok(())
         }))
     }
+}
+
+/// The affine map in an operand.
+pub(super) fn affine<'a>(io: &Io<'a, '_>, at: usize) -> Result<Affine<'a>, OpError> {
+    let map: &[f32] = io.input(at)?;
+    let (scale, shift) = map.split_at(map.len() / 2);
+    Ok(Affine { scale, shift })
 }
 
 impl Semantics for Conv {
@@ -258,6 +274,7 @@ impl Semantics for Conv {
         let (x, weights, bias) = (numbers(Self::X)?, numbers(Self::WEIGHTS)?, numbers(Self::BIAS)?);
         let residual = self.roles.residual().map(numbers).transpose()?;
         let scale = self.roles.position(Role::Scale).map(numbers).transpose()?;
+        let affine = self.roles.position(Role::Affine).map(numbers).transpose()?;
         let (depth, filters) = (image.channels / self.groups, out.channels / self.groups);
         let ([rows, columns], step) = (self.kernel, image.channel_step(self.layout));
 
@@ -281,9 +298,10 @@ impl Semantics for Conv {
             }
             let sum = sum as f32 + bias[filter];
             let residual = residual.map_or(0.0, |r| r[index]);
+            let affine = |x| affine.map_or(x, |map| x * map[filter] + map[out.channels + filter]);
             y[index] = match self.roles.has(Role::Residual) {
-                true => apply(self.activation, sum + residual),
-                false => apply(self.activation, sum) + residual,
+                true => affine(apply(self.activation, sum + residual)),
+                false => affine(apply(self.activation, sum)) + residual,
             };
         }
         Ok(vec![tensor])
@@ -306,6 +324,7 @@ impl Semantics for Conv {
             links.push(Link { operand: Self::X, from: channels, to: channels, how });
         }
         links.extend(self.roles.position(Role::Scale).map(|at| Link::same(at, batch, batch)));
+        links.extend(self.roles.position(Role::Affine).map(|at| Link::same(at, 1, channels)));
         if let Some(at) = self.roles.residual() {
             links.extend((0..4).map(|axis| Link::same(at, axis, axis)));
         }
@@ -376,6 +395,7 @@ mod tests {
             let groups = random.pick(&[1, 1, 2, 3]);
             let roles = random.pick(&[Roles::NONE, Roles::NONE, Roles::NONE.with(Role::Scale)]);
             let roles = random.pick(&[roles, roles.with(Role::Residual), roles.with(Role::LateResidual)]);
+            let roles = random.pick(&[roles, roles.with(Role::Affine)]);
             let op = Conv {
                 stride: [random.pick(&[1, 2]), random.pick(&[1, 2, 3])],
                 dilation: [random.pick(&[1, 2]), 1],
@@ -443,6 +463,9 @@ mod tests {
         }
         if op.roles.has(Role::Scale) {
             operands.push(random.floats(&dims(ImageDims { height: 1, width: 1, ..image })));
+        }
+        if op.roles.has(Role::Affine) {
+            operands.push(random.floats(&[2, filters]));
         }
         operands
     }

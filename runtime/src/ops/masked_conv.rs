@@ -175,7 +175,7 @@ pub(super) fn bind(
                 }
             };
             let residual = residual.map(|r| &r[n * y_len..][..small.output_len()]);
-            let epilogue = Epilogue { bias: Some(bias), activation, residual, residual_first };
+            let epilogue = Epilogue { bias: Some(bias), activation, residual, residual_first, affine: None };
             if inputs.is_empty() {
                 of_nothing(&epilogue, bias, y, &pace)?;
                 continue;

@@ -15,6 +15,8 @@ pub enum Role {
     MaskIn,
     /// Which channels of the result are needed: it is masked, and so is a residual, by the same mask.
     MaskOut,
+    /// `[2, channels of the result]`: factors and summands, applied between the activation and a late residual.
+    Affine,
 }
 
 impl Role {
@@ -56,7 +58,7 @@ impl Roles {
     /// These roles without masks.
     #[must_use]
     pub fn unmasked(self) -> Self {
-        Self(self.0 & (Role::MaskIn.bit() - 1))
+        Self(self.0 & !(Role::MaskIn.bit() | Role::MaskOut.bit()))
     }
 
     /// Position of the operand among all.
@@ -84,13 +86,13 @@ impl Roles {
         self.has(Role::MaskIn) || self.has(Role::MaskOut)
     }
 
-    /// Whether all roles are known, at most one is a residual, and there is no mask beside a scale: a package may claim
-    /// anything.
+    /// Whether all roles are known, at most one is a residual, and there is no mask beside a scale or an affine map: a
+    /// package may claim anything.
     #[must_use]
     pub fn is_sound(self) -> bool {
-        self.0 < Role::MaskOut.bit() << 1
+        self.0 < Role::Affine.bit() << 1
             && !(self.has(Role::Residual) && self.has(Role::LateResidual))
-            && !(self.has(Role::Scale) && self.are_masked())
+            && !((self.has(Role::Scale) || self.has(Role::Affine)) && self.are_masked())
     }
 }
 
@@ -105,7 +107,12 @@ mod tests {
         assert_eq!((both.residual(), both.position(Role::Residual), both.arity()), (Some(3), None, 5));
         assert_eq!(both.early(), Roles::NONE.with(Role::Scale).with(Role::Residual));
         assert_eq!(Roles::NONE.with(Role::Scale).position(Role::Scale), Some(3));
-        assert!(both.is_sound() && !both.with(Role::Residual).is_sound() && !Roles(32).is_sound());
+        assert!(both.is_sound() && !both.with(Role::Residual).is_sound() && !Roles(64).is_sound());
+        assert_eq!(
+            (both.with(Role::Affine).position(Role::Affine), both.with(Role::Affine).is_sound()),
+            (Some(5), true)
+        );
+        assert!(!Roles::NONE.with(Role::Affine).with(Role::MaskOut).is_sound());
         assert!(!both.with(Role::MaskIn).is_sound() && Roles::NONE.with(Role::MaskIn).with(Role::MaskOut).is_sound());
     }
 }

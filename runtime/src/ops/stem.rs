@@ -1,17 +1,18 @@
 //! Stem: the first convolution of a network, which reads its images in NCHW and writes NHWC. Not an ONNX operator: the
 //! layout pass makes it from a Conv on few channels.
 //!
-//! Operands: the images, the weights `[out, in, rows, columns]` and the bias `[out]`.
+//! Operands: the images, the weights `[out, in, rows, columns]`, the bias `[out]`, and an affine map of the result's
+//! channels if the convolution has one.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Images, Task};
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::stem;
 
-use super::conv::Conv;
+use super::conv::{self, Conv};
 use super::float_conv::{self, Bound};
 use super::image::{ImageDims, Layout};
-use super::roles::Roles;
+use super::roles::{Role, Roles};
 use super::transpose::Transpose;
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
@@ -20,7 +21,7 @@ use crate::tensor::{DType, Fact, Tensor};
 /// A convolution from NCHW to NHWC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stem {
-    /// In NCHW, with one group, without residual or scale.
+    /// In NCHW, with one group, without residual, scale or masks.
     conv: Conv,
 }
 
@@ -34,14 +35,20 @@ impl Stem {
 
     fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
         let refused = |reason: &str| Err(OpError::Attribute { name: "stem", reason: reason.into() });
-        if self.conv.layout != Layout::Nchw || self.conv.roles != Roles::NONE {
-            return refused("images are in NCHW, without residual or scale");
+        let roles = [Roles::NONE, Roles::NONE.with(Role::Affine)];
+        if self.conv.layout != Layout::Nchw || !roles.contains(&self.conv.roles) {
+            return refused("images are in NCHW, without residual, scale or masks");
         }
         let shape = self.conv.shape(inputs)?;
         if !stem::takes(&shape) {
             return refused("no kernel supports this convolution");
         }
         Ok(shape)
+    }
+
+    /// Position of the affine map.
+    fn affine(&self) -> Option<usize> {
+        self.conv.roles.position(Role::Affine)
     }
 }
 
@@ -64,16 +71,19 @@ impl Operator for Stem {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let shape = self.shape(&cx.inputs)?;
         let task = float_conv::task(cx, &shape, cx.is_constant(Conv::WEIGHTS), |w| Filters::Oihw(w));
-        float_conv::plan(cx, self, &Task { images: Images::NchwToNhwc, ..task }, |w| Filters::Oihw(w))
+        float_conv::plan(cx, self, &Task { images: Images::NchwToNhwc, affine: self.affine().is_some(), ..task }, |w| {
+            Filters::Oihw(w)
+        })
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let shape = self.shape(&cx.inputs)?;
         let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
-        let activation = self.conv.activation;
+        let (activation, affine_at) = (self.conv.activation, self.affine());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (packed, scratch) = bound.weights(io, &shape)?;
-            let epilogue = Epilogue { bias: Some(io.input(Conv::BIAS)?), activation, ..Epilogue::NONE };
+            let affine = affine_at.map(|at| conv::affine(io, at)).transpose()?;
+            let epilogue = Epilogue { bias: Some(io.input(Conv::BIAS)?), activation, affine, ..Epilogue::NONE };
             let (input, out) = (io.input(Conv::X)?, io.output(0)?);
             let args = Operands { shape: &shape, input, packed, out, epilogue, scale: None };
             bound.kernel.run(args, scratch, io.pool());

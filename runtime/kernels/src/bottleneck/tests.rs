@@ -66,7 +66,7 @@ proptest! {
             bias: (flags & 4 > 0 || at > 0).then_some(&*bias[at]),
             activation: if last && flags & 16 == 0 { Activation::None } else { activation },
             residual: if last { residual } else { None },
-            residual_first: false,
+            ..Epilogue::NONE
         };
         let tails = [epilogue(0, false), epilogue(1, !projects), epilogue(2, true)];
 

@@ -115,6 +115,8 @@ pub struct Task<'a> {
     pub are_halves: bool,
     /// Whether the input is scaled by a factor per image and input channel.
     pub scaled: bool,
+    /// Whether the epilogue has an [affine map](Epilogue::affine).
+    pub affine: bool,
     /// Whether each run computes only some channels, which differ from run to run: [`FloatKernel::select`].
     pub masked: bool,
     /// Whether packed weights may take several times the memory of the weights themselves.
@@ -137,6 +139,7 @@ impl<'a> Task<'a> {
             blocks,
             are_halves: false,
             scaled: false,
+            affine: false,
             masked: false,
             spacious: true,
         }

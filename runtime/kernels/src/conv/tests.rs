@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::activation::Activation;
 use crate::arena::AlignedVec;
+use crate::epilogue::Affine;
 use crate::gemm;
 use crate::gemm::tests::{assert_close, definition, halves, numbers};
 use crate::guard::{Edge, Guarded};
@@ -85,7 +86,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn floats_keep_the_contract(shape in shapes(), images in 0usize..3, flags in 0u32..64, zeros in 0usize..11, threads in 1usize..3) {
+    fn floats_keep_the_contract(shape in shapes(), images in 0usize..3, flags in 0u32..256, zeros in 0usize..11, threads in 1usize..3) {
         let edge = Edge::BOTH[usize::from(flags & 1 > 0)];
         let images = [Images::Nhwc, Images::NchwToNhwc, Images::Nchw][images];
         let weights = [Weights::F32, Weights::F16][flags as usize / 4 % 2];
@@ -96,10 +97,14 @@ proptest! {
         let of_filter = shape.group_in() * shape.taps();
         let any = |group: &[f32]| (0..of_filter).filter(|at| group.iter().skip(*at).step_by(of_filter).any(|&w| w != 0.0)).count();
         let blocks = w.chunks(BLOCK * of_filter).map(any).sum();
-        let task = Task { images, weights, nonzeros, blocks, scaled, spacious: flags & 16 > 0, ..Task::new(&shape) };
+        let affine = flags & 32 > 0;
+        let task = Task { images, weights, nonzeros, blocks, scaled, affine, spacious: flags & 16 > 0, ..Task::new(&shape) };
         let x = numbers(1, shape.input_len());
         let (bias, scale) = (numbers(3, shape.out_c), numbers(4, shape.batch * shape.in_c));
-        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        let (factors, shift) = (numbers(5, shape.out_c), numbers(6, shape.out_c));
+        let activation = [Activation::Relu, Activation::Relu, Activation::None, Activation::Gelu][flags as usize / 64];
+        let affine = affine.then_some(Affine { scale: &factors, shift: &shift });
+        let epilogue = Epilogue { bias: Some(&bias), activation, affine, ..Epilogue::NONE };
         let scale = scaled.then_some(&*scale);
         let want = definition(&shape, &x, &w, scale, &epilogue);
         let planes_in = images != Images::Nhwc;

@@ -151,8 +151,7 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     assert_eq!(input.len(), shape.input_len(), "input length");
     assert_eq!(out.len(), shape.output_len(), "output length");
     assert_eq!(packed.len(), shape.taps() * shape.in_c, "weight length");
-    assert!(epilogue.bias.is_none_or(|b| b.len() == shape.out_c), "one bias per channel");
-    assert!(epilogue.residual.is_none_or(|r| r.len() == shape.output_len()), "residual length");
+    epilogue.check(shape.out_c, shape.output_len());
     if out.is_empty() {
         return;
     }

@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use super::is_tiled;
-use crate::activation::{self, Activation};
 use crate::conv::{Columns, ConvShape};
-use crate::epilogue::{Epilogue, Tail, finish_row};
+use crate::epilogue::{Epilogue, Later, Tail};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::pace::Pace;
@@ -126,10 +125,7 @@ pub(super) fn scalar(args: &mut DepthwiseRows<'_>) {
                     }
                 }
                 let residual = args.epilogue.residual.map_or(0.0, |r| r[at + c]);
-                let out = match args.epilogue.residual_first {
-                    true => activation::scalar::apply(args.epilogue.activation, sum + residual),
-                    false => activation::scalar::apply(args.epilogue.activation, sum) + residual,
-                };
+                let out = args.epilogue.number(c, sum, residual);
                 args.out.slice((row - args.rows.start) * s.out_w + x, 1)[c - args.channels.start] = out;
             }
         }
@@ -202,12 +198,12 @@ unsafe fn run<L: Lanes>(args: &mut DepthwiseRows<'_>, isa: Isa) {
                 }
             }
         }
-        if let Some(activation) = epilogue.later() {
+        if let Some(later) = epilogue.later(args.channels.clone()) {
             for first in (0..s.out_w).step_by(some) {
                 if first > 0 && args.pool.stops() {
                     return;
                 }
-                finish(args, isa, activation, row..next, first..s.out_w.min(first + some));
+                finish(args, isa, later, row..next, first..s.out_w.min(first + some));
             }
         }
     }
@@ -218,16 +214,15 @@ const ROW_WORK: usize = 1 << 19;
 
 /// Applies the part of the epilogue that was not applied in registers to columns that were just written: to all at
 /// once, or pixel by pixel where other code computes the remaining channels.
-fn finish(args: &mut DepthwiseRows<'_>, isa: Isa, activation: Activation, rows: Range<usize>, columns: Range<usize>) {
-    let (s, epilogue) = (args.shape, args.epilogue);
+fn finish(args: &mut DepthwiseRows<'_>, isa: Isa, later: Later<'_>, rows: Range<usize>, columns: Range<usize>) {
+    let s = args.shape;
     let whole = args.out.is_contiguous();
     let count = if whole { columns.len() } else { 1 };
-    let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
     for row in rows {
         for run in columns.clone().step_by(count) {
             let at = (row * s.out_w + run) * s.out_c + args.channels.start;
             let out = args.out.slice((row - args.rows.start) * s.out_w + run, count);
-            finish_row(isa, activation, out, residual.map(|r| &r[at..][..out.len()]));
+            later.finish(isa, out, at);
         }
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::activation::Activation;
+use crate::epilogue::Affine;
 use crate::gemm::tests::{assert_close, definition, numbers};
 use crate::guard::{Edge, Guarded};
 
@@ -15,7 +16,7 @@ proptest! {
         (batch, in_h, in_w, channels) in (1usize..3, 1usize..14, 1usize..24, 1usize..40),
         kernel in prop::array::uniform2(1usize..6), stride in prop::array::uniform2(1usize..3),
         dilation in prop::array::uniform2(1usize..3), pad in prop::array::uniform4(0usize..4),
-        flags in 0u32..32, threads in 1usize..3,
+        flags in 0u32..64, threads in 1usize..3,
     ) {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
@@ -31,15 +32,17 @@ proptest! {
         };
         let (x, w) = (guarded(1, shape.input_len()), numbers(2, channels * shape.taps()));
         let (bias, residual) = (guarded(3, channels), guarded(4, shape.output_len()));
+        let (scale, shift) = (guarded(5, channels), guarded(6, channels));
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
             activation: match flags {
-                16.. => Activation::Silu,
+                _ if flags & 16 > 0 => Activation::Silu,
                 _ if flags & 2 > 0 => Activation::HardSwish,
                 _ => Activation::None,
             },
             residual: (flags & 4 > 0).then_some(&residual),
             residual_first: flags & 1 > 0,
+            affine: (flags & 32 > 0).then_some(Affine { scale: &scale, shift: &shift }),
         };
         follows_the_definition(&shape, &x, &w, epilogue, edge, threads);
     }

@@ -40,7 +40,7 @@ impl Kernel for Variant {
         "depthwise_chw_f32_scalar"
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        task.images == Images::Nchw && !task.scaled && !task.masked && takes(task.shape)
+        task.images == Images::Nchw && !task.scaled && !task.affine && !task.masked && takes(task.shape)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::Bands;
-use crate::activation;
 use crate::conv::ConvShape;
 use crate::depthwise::{self, column};
 use crate::epilogue::{Epilogue, InRegisters, Stored};
@@ -56,10 +55,7 @@ pub(super) unsafe fn scalar(args: &mut Planes<'_>) {
                 }
                 let at = (plane * s.out_h + y) * s.out_w + x;
                 let residual = args.epilogue.residual.map_or(0.0, |r| r[at]);
-                let out = match args.epilogue.residual_first {
-                    true => activation::scalar::apply(args.epilogue.activation, sum + residual),
-                    false => activation::scalar::apply(args.epilogue.activation, sum) + residual,
-                };
+                let out = args.epilogue.number(channel, sum, residual);
                 // SAFETY: the output has this element.
                 unsafe { *args.out.add(at) = out };
             }

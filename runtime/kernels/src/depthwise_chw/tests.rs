@@ -66,7 +66,7 @@ fn images_of_all_sizes_follow_the_definition() {
                 let s = shape(1 + case, 3, size, kernel, stride, kernel / 2);
                 let (bias, residual) = (numbers(3, 3), numbers(4, s.output_len()));
                 let activation = [Activation::HardSwish, Activation::Silu][case];
-                let epilogue = Epilogue { bias: Some(&bias), activation, residual: None, residual_first: false };
+                let epilogue = Epilogue { bias: Some(&bias), activation, ..Epilogue::NONE };
                 follows_the_definition(&s, epilogue, edge, 1 + case);
                 follows_the_definition(&s, Epilogue { residual: Some(&residual), ..epilogue }, edge, 1);
             }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::activation::{Activation, scalar::apply};
 use crate::conv::ConvShape;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Affine, Epilogue};
 use crate::guard::{Edge, Guarded};
 use crate::pace::Pace;
 use crate::threads::Pool;
@@ -67,7 +67,7 @@ proptest! {
 
     #[test]
     fn products_follow_the_definition(
-        m in 1usize..30, k in 0usize..40, n in 1usize..70, act in 0usize..6, flags in 0u32..32, threads in 1usize..3,
+        m in 1usize..30, k in 0usize..40, n in 1usize..70, act in 0usize..6, flags in 0u32..64, threads in 1usize..3,
     ) {
         let edge = Edge::BOTH[usize::from(flags & 16 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
@@ -75,11 +75,13 @@ proptest! {
         let (a, b, bias, scale) = (guarded(1, (m - 1) * (k + 3) + k), halves(2, k * n), guarded(3, n), guarded(4, k));
         let out_len = (m - 1) * (n + 2) + n;
         let residual = guarded(5, out_len);
+        let (factors, shift) = (guarded(6, n), guarded(7, n));
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
             activation: ACTIVATIONS[act],
             residual: (flags & 2 > 0).then_some(&residual),
             residual_first: flags & 4 > 0,
+            affine: (flags & 32 > 0).then_some(Affine { scale: &factors, shift: &shift }),
         };
         let scaled = flags & 8 > 0;
         let pool = Pool::new(threads);
@@ -150,6 +152,7 @@ proptest! {
             activation: if flags & 1 > 0 { Activation::Relu } else { Activation::None },
             residual: (flags & 2 > 0).then_some(&residual),
             residual_first: true,
+            affine: None,
         };
         let a_scale = (flags & 4 > 0).then_some(&*scale);
         let want = definition(&shape, &x, &w, a_scale, &epilogue);
@@ -331,9 +334,10 @@ fn long_sums_do_not_stall() {
 fn finish(sum: f32, col: usize, residual: f32, epilogue: &Epilogue<'_>) -> f32 {
     let sum = sum + epilogue.bias.map_or(0.0, |b| b[col]);
     let residual = if epilogue.residual.is_some() { residual } else { 0.0 };
+    let affine = |x| epilogue.affine.map_or(x, |it| x * it.scale[col] + it.shift[col]);
     match epilogue.residual_first {
-        true => apply(epilogue.activation, sum + residual),
-        false => apply(epilogue.activation, sum) + residual,
+        true => affine(apply(epilogue.activation, sum + residual)),
+        false => affine(apply(epilogue.activation, sum)) + residual,
     }
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::activation::Activation;
+use crate::epilogue::Affine;
 use crate::gemm::tests::{assert_close, definition, numbers};
 use crate::guard::{Edge, Guarded};
 
@@ -85,7 +86,7 @@ proptest! {
         (groups, depth, filters) in (2usize..25, 1usize..8, 1usize..20), single in 0usize..4,
         kernel in prop::array::uniform2(1usize..8), stride in prop::array::uniform2(1usize..4),
         dilation in prop::array::uniform2(1usize..4), pad in prop::array::uniform4(0usize..5),
-        activation in 0..ACTIVATIONS.len(), flags in 0u32..16,
+        activation in 0..ACTIVATIONS.len(), flags in 0u32..32,
     ) {
         // One filter per channel, several, or any group.
         let (groups, depth, filters) = match single {
@@ -99,11 +100,13 @@ proptest! {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
         let (bias, residual) = (guarded(3, shape.out_c), guarded(4, shape.output_len()));
+        let (scale, shift) = (guarded(5, shape.out_c), guarded(6, shape.out_c));
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
             activation: ACTIVATIONS[activation],
             residual: (flags & 4 > 0).then_some(&residual),
             residual_first: flags & 2 > 0,
+            affine: (flags & 16 > 0).then_some(Affine { scale: &scale, shift: &shift }),
         };
         follows_the_definition(&shape, epilogue, edge);
     }

@@ -52,7 +52,8 @@ impl Kernel for Variant {
         self.isa.is_available()
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        task.images == Images::Nhwc && task.weights == Weights::F32 && !task.scaled && takes(task.shape)
+        let plain = !task.scaled && !task.affine;
+        task.images == Images::Nhwc && task.weights == Weights::F32 && plain && takes(task.shape)
     }
 }
 

@@ -156,6 +156,7 @@ fn takes(task: &Task<'_>) -> bool {
     fits(s)
         && task.constant
         && !task.masked
+        && !task.affine
         && (!task.scaled || s.is_pointwise())
         && (task.images == Images::Nchw || (task.images == Images::Nhwc && single))
 }

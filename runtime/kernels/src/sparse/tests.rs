@@ -74,6 +74,7 @@ proptest! {
             activation,
             residual: (flags & 4 > 0).then_some(residual),
             residual_first: flags & 8 > 0,
+            affine: None,
         };
         let want = definition(&shape, &innermost(&x, plane, in_c), &w, None, &epilogue(&turned));
         let pool = Pool::new(threads);

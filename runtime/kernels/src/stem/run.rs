@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use crate::activation;
 use crate::conv::{Columns, ConvShape};
-use crate::epilogue::{Epilogue, finish_row};
+use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::pace::{PIECE, Pace};
@@ -102,7 +101,7 @@ pub(super) fn scalar(args: &mut Rows<'_>) {
                     }
                 }
                 let pixel = (row - args.rows.start) * s.out_w + x;
-                args.out.slice(pixel, 1)[filter] = activation::scalar::apply(args.epilogue.activation, sum);
+                args.out.slice(pixel, 1)[filter] = args.epilogue.number(filter, sum, 0.0);
             }
         }
     }
@@ -189,13 +188,13 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
                 }
             }
         }
-        if let Some(activation) = args.epilogue.later() {
+        if let Some(later) = args.epilogue.later(0..s.out_c) {
             for first in (0..s.out_w).step_by(FINISHED) {
                 let count = FINISHED.min(s.out_w - first);
                 if pace.stops(count * s.out_c) {
                     return;
                 }
-                finish_row(isa, activation, args.out.slice(out_row + first, count), None);
+                later.finish(isa, args.out.slice(out_row + first, count), 0);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::transform::{InputTile, OutputTile, WeightTile};
 use super::{Storage, Variant};
 use crate::conv::{ConvShape, product};
-use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
+use crate::epilogue::{Bounds, Epilogue, Tail};
 use crate::gemm::tile::{GemmTile, ahead};
 use crate::gemm::{self, Packed};
 use crate::isa::Isa;
@@ -470,13 +470,12 @@ impl CheckedConv<'_> {
                     tail,
                 });
             }
-            if let Some(activation) = epilogue.later() {
-                let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
+            if let Some(later) = epilogue.later(first_filter..first_filter + filters) {
                 for pixel in 0..rows * columns {
                     let at = at + (pixel / columns * s.out_w + pixel % columns) * s.out_c;
                     // SAFETY: the filters of a pixel that was just stored and belongs to this unit alone.
                     let out = unsafe { std::slice::from_raw_parts_mut(out.add(at), filters) };
-                    finish_row(self.v.isa, activation, out, residual.map(|r| &r[at..][..filters]));
+                    later.finish(self.v.isa, out, at);
                 }
             }
         }

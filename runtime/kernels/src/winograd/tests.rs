@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::activation::Activation;
+use crate::epilogue::Affine;
 use crate::gemm::tests::{definition, halved, halves, numbers};
 use crate::guard::{Edge, Guarded};
 
@@ -29,7 +30,7 @@ proptest! {
     #[test]
     fn winograd_follows_the_definition(
         (batch, in_h, in_w) in (1usize..3, 1usize..14, 1usize..14), in_c in 1usize..40, out_c in 1usize..70,
-        pad in prop::array::uniform4(0usize..3), stride in 1usize..3, flags in 0u32..32, threads in 1usize..4,
+        pad in prop::array::uniform4(0usize..3), stride in 1usize..3, flags in 0u32..64, threads in 1usize..4,
     ) {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
@@ -43,15 +44,17 @@ proptest! {
         };
         let (x, w) = (guarded(1, shape.input_len()), halves(2, out_c * in_c * 9));
         let (bias, residual) = (guarded(3, out_c), guarded(4, shape.output_len()));
+        let (scale, shift) = (guarded(5, out_c), guarded(6, out_c));
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
             activation: match flags {
-                16.. => Activation::Silu,
+                _ if flags & 16 > 0 => Activation::Silu,
                 _ if flags & 2 > 0 => Activation::Relu,
                 _ => Activation::None,
             },
             residual: (flags & 4 > 0).then_some(&residual),
             residual_first: flags & 1 > 0,
+            affine: (flags & 32 > 0).then_some(Affine { scale: &scale, shift: &shift }),
         };
         let want = definition(&shape, &x, &w, None, &epilogue);
         let size = output_size(&shape, &x, &w, &want);

@@ -140,12 +140,12 @@ fn neighbors(graph: &Graph, uses: &Uses, at: usize, worth: usize) -> Option<Fusi
     (expand.is_some() || project.is_some()).then_some(Fusion { expand, depthwise: at, project })
 }
 
-/// The convolution of a node, if it is NHWC, has no scale and has constant weights.
+/// The convolution of a node, if it is NHWC, has constant weights, and no scale, masks or affine map.
 fn plain<'a>(graph: &Graph, node: &'a Node) -> Option<&'a Conv> {
     let Op::Conv(conv) = &node.op else { return None };
     let constant = |at: usize| node.inputs.get(at).is_some_and(|&id| graph.constant(id).is_some());
-    (conv.layout == Layout::Nhwc && !conv.roles.has(Role::Scale) && !conv.roles.are_masked() && constant(Conv::WEIGHTS))
-        .then_some(conv)
+    let plain = !conv.roles.has(Role::Scale) && !conv.roles.has(Role::Affine) && !conv.roles.are_masked();
+    (conv.layout == Layout::Nhwc && plain && constant(Conv::WEIGHTS)).then_some(conv)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         if let (Some((x, scale)), Op::Conv(conv)) = (found, &mut node.op) {
             conv.roles = conv.roles.with(Role::Scale);
             node.inputs[Conv::X] = x;
-            node.inputs.push(scale);
+            node.inputs.insert(conv.roles.position(Role::Scale).unwrap_or(node.inputs.len()), scale);
         }
     }
     Ok(())

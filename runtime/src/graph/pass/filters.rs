@@ -50,7 +50,7 @@ impl<'a> Filters<'a> {
         let filters = match &node.op {
             Op::Conv(conv) => {
                 let &[count, depth, rows, columns] = weights.shape().dims() else { return None };
-                if conv.layout != Layout::Nchw || conv.roles.has(Role::Scale) {
+                if conv.layout != Layout::Nchw || conv.roles.has(Role::Scale) || conv.roles.has(Role::Affine) {
                     return None;
                 }
                 let taps = rows * columns;

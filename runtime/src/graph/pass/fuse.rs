@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Conv -> Mul(scale) -> Add(shift)     =>    Conv', scale and shift in its weights and bias
+//! Conv(act) -> Mul -> Add              =>    Conv(act, affine)
 //! Conv -> Activate                     =>    Conv(act)
 //! Conv -> Add(other) [-> Activate]     =>    Conv(residual [, act])
 //! MatMul -> Add(bias) -> Activate      =>    MatMul(bias, act)
@@ -55,7 +56,9 @@ fn fused_with_reader(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<
         return Ok(None);
     }
     let done = match (&mut fused.op, reading.op) {
-        (Op::Conv(conv), Op::Activate(Activate { activation })) if conv.activation == Activation::None => {
+        (Op::Conv(conv), Op::Activate(Activate { activation }))
+            if conv.activation == Activation::None && !conv.roles.has(Role::Affine) =>
+        {
             // If a residual was added before the activation, that residual comes first.
             conv.roles = conv.roles.early();
             conv.activation = activation;
@@ -67,6 +70,7 @@ fn fused_with_reader(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<
         }
         (Op::Conv(_) | Op::MatMul(_), Op::Binary(Binary { kind, activation: Activation::None })) => {
             fold_constant(graph, &mut fused, result, kind, &reading.inputs)?
+                || add_affine(graph, &mut fused, result, kind, &reading.inputs)?
                 || add_residual(graph, &mut fused, result, kind, &reading.inputs)
         }
         _ => false,
@@ -178,6 +182,49 @@ fn scale_filters(weights: &Tensor, scale: &[f32], first: bool) -> Option<Tensor>
     Some(scaled)
 }
 
+/// Fuses arithmetic with a constant per channel, after an activation, into a convolution's affine map: batch
+/// normalization between an activation and a residual or a convolution with padding.
+fn add_affine(
+    graph: &mut Graph,
+    fused: &mut Node,
+    result: ValueId,
+    kind: BinaryKind,
+    inputs: &[ValueId],
+) -> Result<bool> {
+    let Op::Conv(conv) = &mut fused.op else { return Ok(false) };
+    let fits = conv.activation != Activation::None && !conv.roles.has(Role::LateResidual) && !conv.roles.are_masked();
+    let Some((constant, first)) = other(inputs, result).filter(|_| fits) else { return Ok(false) };
+    let shape = graph.fact(result).shape.clone();
+    let values = graph.constant(constant).and_then(|c| per_channel(c, &shape, 1));
+    let (Some(values), Some((scale, shift))) = (values, scale_and_shift(kind, first)) else { return Ok(false) };
+    let before = conv.roles.position(Role::Affine).map(|at| fused.inputs[at]);
+    let before = match before {
+        Some(id) => graph.constant(id).and_then(|map| reserve::list(map.peek::<f32>()?.iter()).ok()),
+        None => None,
+    };
+    let of = |row: usize, channel: usize| match &before {
+        Some(map) => map[row * values.len() + channel],
+        None => {
+            if row == 0 {
+                1.0
+            } else {
+                0.0
+            }
+        }
+    };
+    let channels = || values.iter().copied().enumerate();
+    let scales = channels().map(|(channel, value)| of(0, channel) * scale(value));
+    let shifts = channels().map(|(channel, value)| of(1, channel) * scale(value) + shift(value));
+    let map = reserve::list(scales.chain(shifts))?;
+    let map = Tensor::from_slice(&[2, values.len()], &map).map_err(|e| e.at(&fused.name))?;
+    if conv.roles.has(Role::Affine) {
+        fused.inputs.pop();
+    }
+    conv.roles = conv.roles.with(Role::Affine);
+    fused.inputs.push(graph.add_constant(format!("{}.affine", fused.name), map)?);
+    Ok(true)
+}
+
 /// Fuses the addition of a tensor of the result's shape into a convolution.
 fn add_residual(graph: &Graph, fused: &mut Node, result: ValueId, kind: BinaryKind, inputs: &[ValueId]) -> bool {
     let Op::Conv(conv) = &mut fused.op else { return false };
@@ -192,7 +239,42 @@ fn add_residual(graph: &Graph, fused: &mut Node, result: ValueId, kind: BinaryKi
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Build;
     use super::*;
+    use crate::ops::check::Random;
+    use crate::ops::conv::Conv;
+
+    /// The block of a ConvMixer, and of what Keras users write: normalization after the activation, read by a residual and
+    /// by a convolution with padding.
+    #[test]
+    fn a_normalization_after_an_activation_becomes_an_affine_map() {
+        let mut random = Random(3);
+        let mut build = Build::new(&[2, 7, 6, 5]);
+        let mut conv = |build: &mut Build, x: ValueId, kernel: usize, groups: usize| {
+            let dims = [&[7, 7 / groups, kernel, kernel][..], &[7]];
+            let [weights, bias] = dims.map(|dims| build.graph.add_constant("w", random.floats(dims)).unwrap());
+            let op = Conv { kernel: [kernel; 2], pads: [kernel / 2; 4], groups, ..Conv::POINTWISE };
+            let mut y = build.add(op, &[x, weights, bias]);
+            y = build.activate(Activation::Gelu, y);
+            for (kind, dims) in
+                [(BinaryKind::Sub, &[7, 1, 1][..]), (BinaryKind::Mul, &[1, 7, 1, 1]), (BinaryKind::Add, &[])]
+            {
+                let constant = build.graph.add_constant("c", random.floats(dims)).unwrap();
+                y = build.binary(kind, y, constant);
+            }
+            y
+        };
+        let x = build.x;
+        let stem = conv(&mut build, x, 3, 1);
+        let spatial = conv(&mut build, stem, 3, 7);
+        let sum = build.binary(BinaryKind::Add, spatial, stem);
+        let y = conv(&mut build, sum, 1, 1);
+        let graph = build.optimized(y, 1e-4);
+        let convs: Vec<_> = graph.nodes.iter().filter(|node| !matches!(node.op, Op::Transpose(_))).collect();
+        assert_eq!(convs.len(), 3, "{:?}", graph.nodes);
+        let residual = convs.iter().filter(|node| matches!(&node.op, Op::Conv(c) if c.roles.has(Role::LateResidual)));
+        assert_eq!(residual.count(), 1);
+    }
 
     /// A gigabyte was allocated for a few bytes of a file.
     #[test]

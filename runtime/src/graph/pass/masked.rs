@@ -132,6 +132,7 @@ fn can_mask(graph: &Graph, node: &Node, conv: &Conv) -> bool {
         && conv.groups == 1
         && conv.kernel.iter().product::<usize>() <= TAPS
         && !conv.roles.has(Role::Scale)
+        && !conv.roles.has(Role::Affine)
         && !conv.roles.are_masked()
         && node.inputs.get(Conv::WEIGHTS).is_some_and(|&weights| graph.constant(weights).is_some())
         && pixels.is_some_and(|image| image.height * image.width >= PIXELS)

@@ -115,7 +115,8 @@ impl Forms {
             return either;
         }
         let weights = node.inputs.get(Conv::WEIGHTS).and_then(|&id| graph.constant(id));
-        let task = Task { constant: weights.is_some(), scaled: conv.roles.has(Role::Scale), ..Task::new(&shape) };
+        let (scaled, affine) = (conv.roles.has(Role::Scale), conv.roles.has(Role::Affine));
+        let task = Task { constant: weights.is_some(), scaled, affine, ..Task::new(&shape) };
         let all = task.nonzeros;
         let counted = weights.and_then(|weights| Some((weights, Nonzeros::of(weights)?)));
         let task = counted.map_or(task, |(weights, count)| count.task(task, weights, |w| Filters::Oihw(w)));
