@@ -240,9 +240,27 @@ impl Rest<'_> {
         match isa {
             // SAFETY: guaranteed by the caller.
             Isa::Scalar => unsafe { rest.rows(tile, |out, residual| rest.each_number(out, residual)) },
-            _ if is_usual && rest.affine.is_none() => dispatch(isa, FinishTile { rest, tile }),
-            _ => dispatch(isa, FinishRows { rest, tile }),
+            _ => match rest.affine {
+                None if is_usual => dispatch(isa, FinishTile { rest, tile }),
+                None => dispatch(isa, FinishRows { rest, tile }),
+                // SAFETY: guaranteed by the caller.
+                Some(affine) => unsafe { rest.finish_affine(isa, affine, tile) },
+            },
         }
+    }
+
+    /// Applies it to the stored tile in two passes: up to the activation, then the affine map of the tile's channels and
+    /// a late residual.
+    ///
+    /// # Safety
+    /// As for `finish`.
+    unsafe fn finish_affine(&self, isa: Isa, affine: Affine<'_>, tile: &Stored) {
+        let early = self.residual.filter(|_| self.residual_first);
+        if early.is_some() || self.activation != Activation::None {
+            dispatch(isa, FinishRows { rest: Rest { residual: early, ..*self }, tile });
+        }
+        let late = self.residual.filter(|_| !self.residual_first);
+        dispatch(isa, FinishAffine { affine, residual: late, tile });
     }
 
     /// Applies it to one number after the other. The affine map is that of the tile's channels.
@@ -361,13 +379,16 @@ impl Later<'_> {
     /// Applies it to stored pixels with the channels it was made for; the first number is at `at` in the whole output.
     pub(crate) fn finish(&self, isa: Isa, out: &mut [f32], at: usize) {
         let Self { activation, affine, residual } = *self;
-        let (ldc, columns) = (out.len(), out.len());
-        let residual = residual.map(|residual| &residual[at..][..columns]);
-        let tile = Stored { out: out.as_mut_ptr(), at: 0, ldc, rows: 1, columns };
+        let columns = affine.map_or(out.len(), |affine| affine.scale.len());
+        let rows = out.len().checked_div(columns).unwrap_or(0);
+        let residual = residual.map(|residual| &residual[at..][..out.len()]);
+        let tile = Stored { out: out.as_mut_ptr(), at: 0, ldc: columns, rows, columns };
         let rest = Rest { activation, residual, residual_first: false, affine };
-        match isa {
-            Isa::Scalar => rest.each_number(out, residual),
-            _ => dispatch(isa, FinishRows { rest, tile: &tile }),
+        match (isa, affine) {
+            (Isa::Scalar, _) => rest.each_number(out, residual),
+            (_, None) => dispatch(isa, FinishRows { rest, tile: &tile }),
+            // SAFETY: the tile is the slice, which is borrowed exclusively.
+            (_, Some(affine)) => unsafe { rest.finish_affine(isa, affine, &tile) },
         }
     }
 }
@@ -384,7 +405,7 @@ impl Vectorized for FinishRows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Rest { activation, residual_first, affine, .. } = self.rest;
+        let Rest { activation, residual_first, .. } = self.rest;
         // SAFETY: guaranteed by the callers of `Rest::finish`, which constructs this as `Later::finish` does, whose tile
         // is a row that it borrows.
         unsafe {
@@ -401,9 +422,6 @@ impl Vectorized for FinishRows<'_> {
                     if !rest.is_empty() {
                         simd.store_partial(vector::apply(activation, simd.load_partial(rest)), rest);
                     }
-                    if let Some(affine) = affine {
-                        scale_and_shift(out, affine);
-                    }
                     add(out, residual.filter(|_| !residual_first));
                 },
             );
@@ -411,13 +429,55 @@ impl Vectorized for FinishRows<'_> {
     }
 }
 
-/// Applies the affine map of the channels of every pixel.
-#[inline(always)]
-fn scale_and_shift(out: &mut [f32], affine: Affine<'_>) {
-    for pixel in out.chunks_exact_mut(affine.scale.len()) {
-        for ((x, scale), shift) in pixel.iter_mut().zip(affine.scale).zip(affine.shift) {
-            *x = *x * scale + shift;
+/// The affine map of a stored tile, and a residual added after it: one register of channels after the other, in every
+/// row.
+struct FinishAffine<'a> {
+    /// That of the tile's channels.
+    affine: Affine<'a>,
+    /// The residual of the whole output.
+    residual: Option<&'a [f32]>,
+    tile: &'a Stored,
+}
+
+impl Vectorized for FinishAffine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Stored { rows, columns, .. } = *self.tile;
+        assert!(self.affine.scale.len() == columns && self.affine.shift.len() == columns, "one number per channel");
+        let whole = columns - columns % S::LANES;
+        for first in (0..whole).step_by(S::LANES) {
+            let (scale, shift) = (simd.load(&self.affine.scale[first..]), simd.load(&self.affine.shift[first..]));
+            for row in 0..rows {
+                self.numbers(row, first..first + S::LANES, |out, residual| {
+                    let y = simd.load(out).mul_add(scale, shift);
+                    simd.store(residual.map_or(y, |residual| y.add(simd.load(residual))), out);
+                });
+            }
         }
+        if whole < columns {
+            let number = |numbers: &[f32]| simd.load_partial(&numbers[whole..]);
+            let (scale, shift) = (number(self.affine.scale), number(self.affine.shift));
+            for row in 0..rows {
+                self.numbers(row, whole..columns, |out, residual| {
+                    let y = simd.load_partial(out).mul_add(scale, shift);
+                    simd.store_partial(residual.map_or(y, |residual| y.add(simd.load_partial(residual))), out);
+                });
+            }
+        }
+    }
+}
+
+impl FinishAffine<'_> {
+    /// Calls `f` for some numbers of a row, and the same of the residual.
+    #[inline(always)]
+    fn numbers(&self, row: usize, columns: Range<usize>, f: impl Fn(&mut [f32], Option<&[f32]>)) {
+        let at = self.tile.at + row * self.tile.ldc + columns.start;
+        // SAFETY: numbers of the tile, as the caller of `Rest::finish_affine` guarantees, the only code that constructs
+        // this.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.tile.out.add(at), columns.len()) };
+        f(out, self.residual.map(|residual| &residual[at..][..columns.len()]));
     }
 }
 

@@ -2,11 +2,11 @@
 //! sums are still in registers.
 //!
 //! ```text
-//! Conv -> Mul(scale) -> Add(shift)     =>    Conv', scale and shift in its weights and bias
-//! Conv(act) -> Mul -> Add              =>    Conv(act, affine)
-//! Conv -> Activate                     =>    Conv(act)
-//! Conv -> Add(other) [-> Activate]     =>    Conv(residual [, act])
-//! MatMul -> Add(bias) -> Activate      =>    MatMul(bias, act)
+//! Conv -> Mul(scale) -> Add(shift)         =>    Conv', scale and shift in its weights and bias
+//! Conv(act) -> Mul(scale) -> Add(shift)    =>    Conv(act, affine)
+//! Conv -> Activate                         =>    Conv(act)
+//! Conv -> Add(other) [-> Activate]         =>    Conv(residual [, act])
+//! MatMul -> Add(bias) -> Activate          =>    MatMul(bias, act)
 //! ```
 //!
 //! A result with other readers is not fused. The fused node replaces the last node that it absorbs, where every operand
@@ -21,6 +21,8 @@ use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::conv::Conv;
+use crate::ops::image::Layout;
 use crate::ops::roles::Role;
 use crate::reserve;
 use crate::tensor::{Shape, Tensor};
@@ -55,27 +57,40 @@ fn fused_with_reader(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<
     if fused.outputs.len() != 1 || graph.fact(fused.outputs[0]) != graph.fact(result) {
         return Ok(None);
     }
-    let done = match (&mut fused.op, reading.op) {
+    let done = match (&mut fused.op, &reading.op) {
         (Op::Conv(conv), Op::Activate(Activate { activation }))
             if conv.activation == Activation::None && !conv.roles.has(Role::Affine) =>
         {
             // If a residual was added before the activation, that residual comes first.
             conv.roles = conv.roles.early();
-            conv.activation = activation;
+            conv.activation = *activation;
             true
         }
         (Op::MatMul(matmul), Op::Activate(Activate { activation })) if matmul.activation == Activation::None => {
-            matmul.activation = activation;
+            matmul.activation = *activation;
             true
         }
         (Op::Conv(_) | Op::MatMul(_), Op::Binary(Binary { kind, activation: Activation::None })) => {
+            let kind = *kind;
+            let affine = Affine::of_binary(graph, result, kind, &reading.inputs)?;
             fold_constant(graph, &mut fused, result, kind, &reading.inputs)?
-                || add_affine(graph, &mut fused, result, kind, &reading.inputs)?
+                || affine.map_or(Ok(false), |affine| affine.append(graph, &mut fused))?
                 || add_residual(graph, &mut fused, result, kind, &reading.inputs)
         }
+        // If an activation follows, that is fused with the reader.
+        (Op::Conv(_), Op::Conv(_)) if !activates(graph, uses, &reading) => match Affine::of_conv(graph, &reading)? {
+            Some(affine) if reading.inputs.first() == Some(&result) => affine.append(graph, &mut fused)?,
+            _ => false,
+        },
         _ => false,
     };
     Ok(done.then_some((reader, fused)))
+}
+
+/// Whether an activation is the only reader of a node's result.
+fn activates(graph: &Graph, uses: &Uses, node: &Node) -> bool {
+    let reader = node.outputs.first().and_then(|&result| uses.only_reader(result)).and_then(|at| graph.nodes.get(at));
+    reader.is_some_and(|reader| matches!(reader.op, Op::Activate(_)))
 }
 
 /// The operand beside `result`, and whether `result` is the first.
@@ -182,47 +197,64 @@ fn scale_filters(weights: &Tensor, scale: &[f32], first: bool) -> Option<Tensor>
     Some(scaled)
 }
 
-/// Fuses arithmetic with a constant per channel, after an activation, into a convolution's affine map: batch
-/// normalization between an activation and a residual or a convolution with padding.
-fn add_affine(
-    graph: &mut Graph,
-    fused: &mut Node,
-    result: ValueId,
-    kind: BinaryKind,
-    inputs: &[ValueId],
-) -> Result<bool> {
-    let Op::Conv(conv) = &mut fused.op else { return Ok(false) };
-    let fits = conv.activation != Activation::None && !conv.roles.has(Role::LateResidual) && !conv.roles.are_masked();
-    let Some((constant, first)) = other(inputs, result).filter(|_| fits) else { return Ok(false) };
-    let shape = graph.fact(result).shape.clone();
-    let values = graph.constant(constant).and_then(|c| per_channel(c, &shape, 1));
-    let (Some(values), Some((scale, shift))) = (values, scale_and_shift(kind, first)) else { return Ok(false) };
-    let before = conv.roles.position(Role::Affine).map(|at| fused.inputs[at]);
-    let before = match before {
-        Some(id) => graph.constant(id).and_then(|map| reserve::list(map.peek::<f32>()?.iter()).ok()),
-        None => None,
-    };
-    let of = |row: usize, channel: usize| match &before {
-        Some(map) => map[row * values.len() + channel],
-        None => {
-            if row == 0 {
-                1.0
-            } else {
-                0.0
-            }
-        }
-    };
-    let channels = || values.iter().copied().enumerate();
-    let scales = channels().map(|(channel, value)| of(0, channel) * scale(value));
-    let shifts = channels().map(|(channel, value)| of(1, channel) * scale(value) + shift(value));
-    let map = reserve::list(scales.chain(shifts))?;
-    let map = Tensor::from_slice(&[2, values.len()], &map).map_err(|e| e.at(&fused.name))?;
-    if conv.roles.has(Role::Affine) {
-        fused.inputs.pop();
+/// What a convolution with an affine map computes after its activation.
+struct Affine {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl Affine {
+    /// The arithmetic with a constant per channel of an image `result`.
+    fn of_binary(graph: &Graph, result: ValueId, kind: BinaryKind, inputs: &[ValueId]) -> Result<Option<Self>> {
+        let Some((constant, first)) = other(inputs, result) else { return Ok(None) };
+        let values = graph.constant(constant).and_then(|c| per_channel(c, &graph.fact(result).shape, 1));
+        let (Some(values), Some((scale, shift))) = (values, scale_and_shift(kind, first)) else { return Ok(None) };
+        let of_channels = |of: OfValue| reserve::list(values.iter().map(|&value| of(value)));
+        Ok(Some(Self { scale: of_channels(scale)?, shift: of_channels(shift)? }))
     }
-    conv.roles = conv.roles.with(Role::Affine);
-    fused.inputs.push(graph.add_constant(format!("{}.affine", fused.name), map)?);
-    Ok(true)
+
+    /// A convolution of one pixel and one channel of several: what the pass `branches` makes of a normalization.
+    fn of_conv(graph: &Graph, node: &Node) -> Result<Option<Self>> {
+        let (Op::Conv(conv), &[x, weights, bias]) = (&node.op, node.inputs.as_slice()) else { return Ok(None) };
+        let channels = graph.fact(x).shape.get(1).copied();
+        let plain = Conv { groups: conv.groups, layout: conv.layout, ..Conv::POINTWISE };
+        if *conv != plain || conv.layout != Layout::Nchw || conv.groups < 2 || channels != Some(conv.groups) {
+            return Ok(None);
+        }
+        let numbers = |id: ValueId| match graph.constant(id).and_then(|c| c.peek::<f32>()) {
+            Some(numbers) if numbers.len() == conv.groups => reserve::list(numbers.iter()).map(Some),
+            _ => Ok(None),
+        };
+        let (Some(scale), Some(shift)) = (numbers(weights)?, numbers(bias)?) else { return Ok(None) };
+        Ok(Some(Self { scale, shift }))
+    }
+
+    /// Appends it to what a convolution computes: batch normalization between an activation and a residual or a
+    /// convolution with padding.
+    fn append(self, graph: &mut Graph, fused: &mut Node) -> Result<bool> {
+        let Op::Conv(conv) = &mut fused.op else { return Ok(false) };
+        let follows = conv.activation != Activation::None && !conv.roles.has(Role::LateResidual);
+        if !follows || conv.roles.are_masked() {
+            return Ok(false);
+        }
+        let channels = self.scale.len();
+        let mut map = reserve::list(self.scale.iter().chain(&self.shift).copied())?;
+        if let Some(before) = conv.roles.position(Role::Affine) {
+            let Some(before) = graph.constant(fused.inputs[before]).and_then(|map| map.peek::<f32>()) else {
+                return Ok(false);
+            };
+            let (scale, shift) = map.split_at_mut(channels);
+            for (channel, (scale, shift)) in scale.iter_mut().zip(shift).enumerate() {
+                let of = |row: usize| before.get(row * channels + channel).unwrap_or_default();
+                (*scale, *shift) = (*scale * of(0), *scale * of(1) + *shift);
+            }
+            fused.inputs.pop();
+        }
+        let map = Tensor::from_slice(&[2, channels], &map).map_err(|e| e.at(&fused.name))?;
+        conv.roles = conv.roles.with(Role::Affine);
+        fused.inputs.push(graph.add_constant(format!("{}.affine", fused.name), map)?);
+        Ok(true)
+    }
 }
 
 /// Fuses the addition of a tensor of the result's shape into a convolution.
@@ -242,38 +274,39 @@ mod tests {
     use super::super::testing::Build;
     use super::*;
     use crate::ops::check::Random;
-    use crate::ops::conv::Conv;
 
     /// The block of a ConvMixer, and of what Keras users write: normalization after the activation, read by a residual and
     /// by a convolution with padding.
     #[test]
     fn a_normalization_after_an_activation_becomes_an_affine_map() {
-        let mut random = Random(3);
-        let mut build = Build::new(&[2, 7, 6, 5]);
-        let mut conv = |build: &mut Build, x: ValueId, kernel: usize, groups: usize| {
-            let dims = [&[7, 7 / groups, kernel, kernel][..], &[7]];
-            let [weights, bias] = dims.map(|dims| build.graph.add_constant("w", random.floats(dims)).unwrap());
-            let op = Conv { kernel: [kernel; 2], pads: [kernel / 2; 4], groups, ..Conv::POINTWISE };
-            let mut y = build.add(op, &[x, weights, bias]);
-            y = build.activate(Activation::Gelu, y);
-            for (kind, dims) in
-                [(BinaryKind::Sub, &[7, 1, 1][..]), (BinaryKind::Mul, &[1, 7, 1, 1]), (BinaryKind::Add, &[])]
-            {
-                let constant = build.graph.add_constant("c", random.floats(dims)).unwrap();
-                y = build.binary(kind, y, constant);
-            }
-            y
-        };
-        let x = build.x;
-        let stem = conv(&mut build, x, 3, 1);
-        let spatial = conv(&mut build, stem, 3, 7);
-        let sum = build.binary(BinaryKind::Add, spatial, stem);
-        let y = conv(&mut build, sum, 1, 1);
-        let graph = build.optimized(y, 1e-4);
-        let convs: Vec<_> = graph.nodes.iter().filter(|node| !matches!(node.op, Op::Transpose(_))).collect();
-        assert_eq!(convs.len(), 3, "{:?}", graph.nodes);
-        let residual = convs.iter().filter(|node| matches!(&node.op, Op::Conv(c) if c.roles.has(Role::LateResidual)));
-        assert_eq!(residual.count(), 1);
+        use BinaryKind::{Add, Div, Mul, Sub};
+        for kinds in [&[Mul, Add][..], &[Sub, Mul, Add], &[Sub, Div], &[Mul]] {
+            let mut random = Random(3);
+            let mut build = Build::new(&[2, 7, 6, 5]);
+            let mut conv = |build: &mut Build, x: ValueId, kernel: usize, groups: usize| {
+                let dims = [&[7, 7 / groups, kernel, kernel][..], &[7]];
+                let [weights, bias] = dims.map(|dims| build.graph.add_constant("w", random.floats(dims)).unwrap());
+                let op = Conv { kernel: [kernel; 2], pads: [kernel / 2; 4], groups, ..Conv::POINTWISE };
+                let mut y = build.add(op, &[x, weights, bias]);
+                y = build.activate(Activation::Gelu, y);
+                for &kind in kinds {
+                    let constant = build.graph.add_constant("c", random.floats(&[7, 1, 1])).unwrap();
+                    y = build.binary(kind, y, constant);
+                }
+                y
+            };
+            let x = build.x;
+            let stem = conv(&mut build, x, 3, 1);
+            let spatial = conv(&mut build, stem, 3, 7);
+            let sum = build.binary(Add, spatial, stem);
+            let y = conv(&mut build, sum, 1, 1);
+            let graph = build.optimized(y, 1e-4);
+            let nodes: Vec<_> = graph.nodes.iter().filter(|node| !matches!(node.op, Op::Transpose(_))).collect();
+            assert_eq!(nodes.len(), 3, "{kinds:?}: {:?}", graph.nodes);
+            let has = |role: Role| move |node: &&&Node| matches!(&node.op, Op::Conv(c) if c.roles.has(role));
+            assert_eq!(nodes.iter().filter(has(Role::LateResidual)).count(), 1);
+            assert!(nodes.iter().filter(has(Role::Affine)).count() >= 2);
+        }
     }
 
     /// A gigabyte was allocated for a few bytes of a file.
