@@ -36,5 +36,12 @@ pub fn run<A: AsRef<str>>(workspace: &Workspace, module: &str, arguments: &[A]) 
     }
     let arguments = arguments.iter().map(AsRef::as_ref);
     let path = std::env::join_paths([workspace.root.join("tests"), workspace.root.join("models")])?;
-    Ok(cmd!(workspace.shell, "{python} -m {module} {arguments...}").env("PYTHONPATH", path).quiet().run()?)
+    // The largest networks need a gigabyte, which the system's folder for temporary files may not have.
+    let scratch = workspace.build("tmp");
+    workspace.shell.create_dir(&scratch)?;
+    Ok(cmd!(workspace.shell, "{python} -m {module} {arguments...}")
+        .env("PYTHONPATH", path)
+        .env("TMPDIR", scratch)
+        .quiet()
+        .run()?)
 }
