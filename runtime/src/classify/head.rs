@@ -16,8 +16,12 @@ use crate::error::{Error, Fault, ModelFault, Result};
 use crate::model::Model;
 use crate::operator::{Operator, Place};
 use crate::ops::Op;
+use crate::ops::activate::Activate;
+use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::softmax::SoftmaxKind;
-use crate::plan::Step;
+use crate::ops::unary::{Unary, UnaryKind};
+use crate::plan::{Plan, Step};
+use crate::tensor::DType;
 
 /// The metadata's key for an [`Activation`].
 const KEY: &str = "skipstone.activation";
@@ -211,32 +215,67 @@ enum Last {
     Other,
 }
 
-/// The operator that computes an output of `model`, looking through steps that only move, convert or quantize
-/// it.
+/// Most operands of a concatenation, and most steps behind an output, that are looked at.
+const MOST_PARTS: usize = 64;
+const MOST_STEPS: usize = 64;
+
+/// The operator that computes an output of `model`, looking through steps that only move, convert or quantize it.
 fn last(model: &Model, output: usize) -> Last {
     let Some(plan) = model.plan() else { return Last::Other };
     let Some(output) = plan.outputs.get(output) else { return Last::Other };
-    let mut place = output.place.clone();
     // Steps of branches and loops are ignored: several of them may have written the output.
     let (mut outside, mut index) = (Vec::new(), 0);
     while let Some(step) = plan.steps.get(index) {
         outside.push(step);
         index = step.flow.as_ref().map_or(0, |flow| flow.end()).max(index + 1);
     }
-    for step in outside.into_iter().rev() {
-        if !writes(step, &place) {
-            continue;
+    behind(plan, &outside, &output.place, MOST_STEPS)
+}
+
+/// The operator that computes what is in `place` after `steps` of a plan.
+fn behind(plan: &Plan, steps: &[&Step], place: &Place, left: usize) -> Last {
+    let Some(at) = steps.iter().rposition(|step| writes(step, place)) else { return Last::Other };
+    let (before, step) = (&steps[..at], steps[at]);
+    let operand = |index: usize| match step.operands.inputs.get(index) {
+        Some(input) if left > 0 => behind(plan, before, input, left - 1),
+        _ => Last::Other,
+    };
+    match &step.op {
+        Op::Reshape(_) | Op::Transpose(_) | Op::Cast(_) | Op::Quantize(_) | Op::Dequantize(_) | Op::Slice(_) => {
+            operand(0)
         }
-        let passes_on = matches!(
-            step.op,
-            Op::Reshape(_) | Op::Transpose(_) | Op::Cast(_) | Op::Quantize(_) | Op::Dequantize(_) | Op::Slice(_)
-        );
-        match step.operands.inputs.first() {
-            Some(input) if passes_on => place = input.clone(),
-            _ => return made_by(step),
+        // Probabilities that are kept away from 0 and 1.
+        Op::Activate(Activate { activation: Function::Clip { min, max } }) if *min >= 0.0 && *max <= 1.0 => operand(0),
+        Op::Binary(Binary { kind: BinaryKind::Min | BinaryKind::Max, activation: Function::None })
+            if step.operands.inputs.get(1).is_some_and(|bound| is_share(plan, bound)) =>
+        {
+            operand(0)
         }
+        Op::Unary(Unary { kind: UnaryKind::Log }) => match operand(0) {
+            Last::Gives(Activation::Softmax, _) => Last::Logarithms(step.name.clone()),
+            _ => Last::Other,
+        },
+        // Independent classes side by side.
+        Op::Concat(_) if left > 0 && (1..=MOST_PARTS).contains(&step.operands.inputs.len()) => {
+            let sigmoid = |input| matches!(behind(plan, before, input, 0), Last::Gives(Activation::Sigmoid, _));
+            match step.operands.inputs.iter().all(sigmoid) {
+                true => Last::Gives(Activation::Sigmoid, step.name.clone()),
+                false => Last::Other,
+            }
+        }
+        _ => made_by(step),
     }
-    Last::Other
+}
+
+/// Whether a place holds a constant between 0 and 1.
+fn is_share(plan: &Plan, place: &Place) -> bool {
+    let Place::Constant(index) = *place else { return false };
+    let number = plan.constants.get(index).filter(|held| held.shape().elements() == 1);
+    let number = number.and_then(|held| match held.dtype() {
+        DType::F64 => held.peek::<f64>()?.get(0),
+        _ => held.peek::<f32>()?.get(0).map(f64::from),
+    });
+    number.is_some_and(|number| (0.0..=1.0).contains(&number))
 }
 
 /// Whether `step` writes a result to `place`.
@@ -254,6 +293,7 @@ fn made_by(step: &Step) -> Last {
             };
         }
         Op::TopK(_) => return Last::Sorted(step.name.clone()),
+        Op::Unary(Unary { kind: UnaryKind::Sigmoid }) => Function::Sigmoid,
         Op::Activate(op) => op.activation,
         Op::Conv(op) => op.activation,
         Op::MatMul(op) => op.activation,
@@ -276,13 +316,13 @@ fn made_by(step: &Step) -> Last {
 mod tests {
     use super::*;
     use crate::graph::Graph;
-    use crate::ops::activate::Activate;
+    use crate::ops::concat::Concat;
     use crate::ops::reduce::{Reduce, ReduceKind};
     use crate::ops::reshape::Reshape;
     use crate::ops::softmax::Softmax;
     use crate::ops::topk::TopK;
     use crate::options::Options;
-    use crate::tensor::{DType, Fact, Shape};
+    use crate::tensor::{Fact, Shape, Tensor};
 
     /// Three classes, the means of the channels, followed by `ops`.
     fn model(ops: Vec<Op>) -> Model {
@@ -323,6 +363,66 @@ mod tests {
         assert!(head(vec![sigmoid()]).by_model);
         assert_eq!(head(vec![softmax(SoftmaxKind::Softmax), same()]).activation, Activation::Softmax);
         assert!(head(vec![softmax(SoftmaxKind::Softmax), same()]).by_model);
+    }
+
+    /// Regression: a sigmoid of arithmetic got a softmax.
+    #[test]
+    fn activations_spelled_with_arithmetic_are_found() {
+        let unary = |kind| Op::from(Unary { kind });
+        let number = |kind, number| (kind, Some(number));
+        let of = |ops: Vec<(BinaryKind, Option<f32>)>, first: Vec<Op>, dtype| {
+            let mut graph = Graph::new();
+            let image = Fact::new(dtype, Shape::new(&[1, 3]).unwrap());
+            let x = graph.add_input("image", image).unwrap();
+            let mut value = x;
+            for op in first {
+                value = graph.add_node(format!("{op:?}"), op, &[value]).unwrap()[0];
+            }
+            let powers = value;
+            for (kind, number) in ops {
+                let other = match number {
+                    Some(number) if dtype == DType::F64 => {
+                        graph.add_constant("number", Tensor::scalar(f64::from(number))).unwrap()
+                    }
+                    Some(number) => graph.add_constant("number", Tensor::scalar(number)).unwrap(),
+                    None => {
+                        let sum = Reduce { axes: vec![1], kind: ReduceKind::Sum, keep_dims: true };
+                        graph.add_node("sum", sum, &[powers]).unwrap()[0]
+                    }
+                };
+                value = graph.add_node(format!("{kind:?}"), Binary::new(kind), &[value, other]).unwrap()[0];
+            }
+            graph.outputs.push(("scores".into(), value));
+            let head = Head::of(&Model::from_graph(graph, &Options::default()).unwrap(), None).unwrap();
+            (head.activation, head.by_model, matches!(head.origin, Origin::Operator(_)))
+        };
+        for dtype in [DType::F32, DType::F64] {
+            let powers = || vec![unary(UnaryKind::Neg), unary(UnaryKind::Exp)];
+            let sigmoid = vec![number(BinaryKind::Add, 1.0), number(BinaryKind::Pow, -1.0)];
+            assert_eq!(of(sigmoid, powers(), dtype), (Activation::Sigmoid, true, true), "{dtype}");
+            let softmax = vec![(BinaryKind::Div, None)];
+            let exp = vec![unary(UnaryKind::Exp)];
+            assert_eq!(of(softmax, exp, dtype), (Activation::Softmax, true, true), "{dtype}");
+            let logarithm = vec![Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }.into(), unary(UnaryKind::Log)];
+            assert_eq!(of(vec![], logarithm, dtype), (Activation::Softmax, false, true), "{dtype}");
+        }
+        let clipped = vec![sigmoid(), Activate { activation: Function::Clip { min: 1e-7, max: 0.999 } }.into()];
+        assert_eq!(of(vec![], clipped, DType::F32), (Activation::Sigmoid, true, true));
+        let clipped = vec![number(BinaryKind::Max, 1e-7), number(BinaryKind::Min, 0.999)];
+        let sigmoid = vec![unary(UnaryKind::Sigmoid)];
+        assert_eq!(of(clipped, sigmoid, DType::F64), (Activation::Sigmoid, true, true));
+    }
+
+    #[test]
+    fn sigmoids_side_by_side_are_independent_classes() {
+        let mut graph = Graph::new();
+        let image = Fact::new(DType::F32, Shape::new(&[1, 3]).unwrap());
+        let x = graph.add_input("image", image).unwrap();
+        let both = ["a", "b"].map(|name| graph.add_node(name, sigmoid(), &[x]).unwrap()[0]);
+        let y = graph.add_node("both", Concat { axis: 1 }, &both).unwrap()[0];
+        graph.outputs.push(("scores".into(), y));
+        let head = Head::of(&Model::from_graph(graph, &Options::default()).unwrap(), None).unwrap();
+        assert_eq!((head.activation, head.by_model), (Activation::Sigmoid, true));
     }
 
     /// Regression: the best scores were taken for those of the first classes.

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::softmax;
 
 use super::arity::exactly;
@@ -17,7 +18,7 @@ use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, S
 use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Softmax of f32 over adjacent axes.
+/// Softmax of f32 or f64 over adjacent axes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax {
     /// The axes, ascending and without gaps: usually one; before opset 13 all from some axis on.
@@ -41,6 +42,34 @@ impl Softmax {
     }
 }
 
+/// The plain loop, computed in f64.
+fn plain<T: Copy + Into<f64>>(
+    kind: SoftmaxKind,
+    MiddleAxis { axis, inner, .. }: MiddleAxis,
+    x: &[T],
+    y: &mut [T],
+    rounded: fn(f64) -> T,
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    let plane = (axis * inner).max(1);
+    for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(plane)) {
+        for column in 0..inner {
+            // Two exponentials of each element.
+            pace.spend(32 * axis)?;
+            let along = || x.iter().skip(column).step_by(inner).map(|&v| v.into());
+            let largest = along().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = along().map(|v| (v - largest).exp()).sum();
+            for (y, v) in y.iter_mut().skip(column).step_by(inner).zip(along()) {
+                *y = rounded(match kind {
+                    SoftmaxKind::Softmax => (v - largest).exp() / sum,
+                    SoftmaxKind::LogSoftmax => v - largest - sum.ln(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Operator for Softmax {
     fn name(&self) -> &str {
         match self.kind {
@@ -51,20 +80,31 @@ impl Operator for Softmax {
 
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
-        if x.dtype != DType::F32 {
-            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
+        if !matches!(x.dtype, DType::F32 | DType::F64) {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32 or f64" });
         }
         self.range(&x.shape)?;
         Ok(vec![(*x).clone()])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        Ok(Choice { kernel: format!("softmax_f32_{}", cx.isa), ..Choice::default() })
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let kernel = match x.dtype {
+            DType::F64 => "softmax_f64".to_owned(),
+            _ => format!("softmax_f32_{}", cx.isa),
+        };
+        Ok(Choice { kernel, ..Choice::default() })
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (view, kind, isa) = (self.view(x)?, self.kind, cx.isa);
+        if x.dtype == DType::F64 {
+            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
+                let pace = io.pace();
+                plain(kind, view, io.input::<f64>(0)?, io.output::<f64>(0)?, |v| v, &pace)
+            }));
+        }
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             softmax::softmax(isa, kind, view, io.input(0)?, io.output(0)?, io.pool());
             Ok(())
@@ -75,23 +115,14 @@ impl Operator for Softmax {
 impl Semantics for Softmax {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
-        let MiddleAxis { axis, inner, .. } = self.view(x.fact())?;
-        let mut result = Tensor::try_zeros(x.fact().clone())?;
-        let wrong = OpError::Type { index: 0, got: x.dtype(), want: "f32" };
-        let (Some(x), Some(y)) = (x.elements::<f32>(), result.elements_mut::<f32>()) else { return Err(wrong) };
-        let plane = (axis * inner).max(1);
-        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(plane)) {
-            for column in 0..inner {
-                let along = || x.iter().skip(column).step_by(inner).map(|&v| f64::from(v));
-                let largest = along().fold(f64::NEG_INFINITY, f64::max);
-                let sum: f64 = along().map(|v| (v - largest).exp()).sum();
-                for (y, v) in y.iter_mut().skip(column).step_by(inner).zip(along()) {
-                    *y = match self.kind {
-                        SoftmaxKind::Softmax => ((v - largest).exp() / sum) as f32,
-                        SoftmaxKind::LogSoftmax => (v - largest - sum.ln()) as f32,
-                    };
-                }
-            }
+        let (view, wrong) = (self.view(x.fact())?, OpError::Type { index: 0, got: x.dtype(), want: "f32 or f64" });
+        let (mut result, pace) = (Tensor::try_zeros(x.fact().clone())?, Pace::free());
+        if let (Some(x), Some(y)) = (x.elements::<f32>(), result.elements_mut::<f32>()) {
+            plain(self.kind, view, x, y, |v| v as f32, &pace)?;
+        } else if let (Some(x), Some(y)) = (x.elements::<f64>(), result.elements_mut::<f64>()) {
+            plain(self.kind, view, x, y, |v| v, &pace)?;
+        } else {
+            return Err(wrong);
         }
         Ok(vec![result])
     }

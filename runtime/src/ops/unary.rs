@@ -1,6 +1,6 @@
-//! Functions of one element that are not activations
+//! Functions of one element that are not activations of f32
 //! ([ONNX Sqrt](https://onnx.ai/onnx/operators/onnx__Sqrt.html), Neg, Abs, Exp, Log,
-//! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, and the trigonometric and hyperbolic ones).
+//! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, the trigonometric and hyperbolic ones, and Sigmoid of f64).
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::pace::Pace;
@@ -69,6 +69,8 @@ pub enum UnaryKind {
     Acosh,
     /// The inverse of the hyperbolic tangent; NaN outside of -1 to 1.
     Atanh,
+    /// `1 / (1 + e^-x)`; that of f32 is an activation.
+    Sigmoid,
 }
 
 impl UnaryKind {
@@ -149,6 +151,7 @@ fn real(kind: UnaryKind, x: f64) -> f64 {
         UnaryKind::Asinh => x.asinh(),
         UnaryKind::Acosh => x.acosh(),
         UnaryKind::Atanh => x.atanh(),
+        UnaryKind::Sigmoid => (1.0 + (-x).exp()).recip(),
         UnaryKind::Abs | UnaryKind::Square | UnaryKind::Sign | UnaryKind::Not => x,
     }
 }
@@ -228,6 +231,7 @@ impl Operator for Unary {
             UnaryKind::Asinh => "Asinh",
             UnaryKind::Acosh => "Acosh",
             UnaryKind::Atanh => "Atanh",
+            UnaryKind::Sigmoid => "Sigmoid",
         }
     }
 

@@ -32,6 +32,7 @@ mod quantize;
 #[cfg(test)]
 mod random;
 mod routed;
+mod scores;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
 mod tokens;
@@ -66,6 +67,8 @@ const PASSES: &[Pass] = &[
     pass("dead", dead::run),
     pass("prelu", prelu::run),
     pass("hard", hard::run),
+    pass("scores", scores::run),
+    pass("dead", dead::run),
     pass("gated", gated::run),
     pass("mean", mean::run),
     pass("experts", experts::run),

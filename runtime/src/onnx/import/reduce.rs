@@ -243,18 +243,7 @@ pub(super) fn softmax_of(
     x: ValueId,
     axes: Vec<usize>,
 ) -> Result<ValueId, Halt> {
-    if cx.dtype(x) != DType::F64 {
-        return cx.add(Softmax { axes, kind }, &[x]);
-    }
-    let most = cx.reduce(ReduceKind::Max, x, &axes, true)?;
-    let less = cx.binary(BinaryKind::Sub, x, most)?;
-    let powers = cx.unary(UnaryKind::Exp, less)?;
-    let sum = cx.reduce(ReduceKind::Sum, powers, &axes, true)?;
-    if kind == SoftmaxKind::Softmax {
-        return cx.binary(BinaryKind::Div, powers, sum);
-    }
-    let sum = cx.unary(UnaryKind::Log, sum)?;
-    cx.binary(BinaryKind::Sub, less, sum)
+    cx.add(Softmax { axes, kind }, &[x])
 }
 
 /// 1 at the first of the largest elements, otherwise 0.
