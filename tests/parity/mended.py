@@ -286,3 +286,45 @@ def sums_and_products_of_bytes(g):
     (a_scale, b_scale, y_scale), (a_zero, b_zero, y_zero) = scales, zeros
     operands = (g.input(draw(shape)), a_scale, a_zero, g.input(draw(other)), b_scale, b_zero, y_scale, y_zero)
     return g.node(g.pick("QLinearAdd", "QLinearMul"), *operands, **MICROSOFT)
+
+
+def _behind(g: Graph, array: np.ndarray) -> str:
+    """A constant as exporters leave it behind nodes: half precision, quantized, transposed, or several of these."""
+    turned = np.arange(array.ndim)
+    turned[-2:] = turned[-2:][::-1]
+    match g.between(0, 4):
+        case 0:
+            return g.node("Cast", g.constant(array.astype(np.float16)), to=1)
+        case 1:
+            return g.node("Transpose", g.constant(array.transpose(turned)), perm=turned.tolist())
+        case 2:
+            return g.node("Identity", g.node("Identity", g.constant(array)))
+        case 3:
+            scale = np.float32(np.abs(array).max() / 127)
+            return g.node("DequantizeLinear", g.constant(np.round(array / scale).astype(np.int8)), g.constant(scale))
+    return g.node("Transpose", g.node("Cast", g.constant(array.astype(np.float64).transpose(turned)), to=1), perm=turned.tolist())
+
+
+@case
+def experts_behind_nodes(g):
+    """Matrices of a mixture that are constants only after some nodes, small and large ones."""
+    width, hidden, experts, tokens = g.pick(6, 200), g.pick(7, 130), g.between(2, 4), g.between(1, 5)
+    x, logits = g.input(g.normal(tokens, width)), g.input(g.normal(tokens, experts))
+    up, down = _behind(g, g.normal(experts, hidden, width, scale=0.1)), _behind(g, g.normal(experts, width, hidden, scale=0.1))
+    return g.node("MoE", x, logits, up, "", down, k=g.between(1, 2), activation_type="relu", **MICROSOFT)
+
+
+@case
+def weights_of_few_bits_from_a_run(g):
+    """Weights, scales or zero points of MatMulNBits that are not constants."""
+    bits, block, rows = g.pick(4, 8), g.pick(16, 32), g.between(1, 9)
+    depth = block * g.between(1, 3)
+    blocks = depth // block
+    weights = g.random.integers(0, 256, (rows, blocks, block * bits // 8)).astype(np.uint8)
+    operands = [g.input(g.normal(3, depth)), g.either(weights), g.either(g.normal(rows * blocks))]
+    if g.chance():
+        operands.append(g.either(g.random.integers(0, 256, (rows, -(-blocks * bits // 8))).astype(np.uint8)))
+    return g.node("MatMulNBits", *operands, K=depth, N=rows, bits=bits, block_size=block, **MICROSOFT)
+
+
+AS_PACKAGES.update(("experts_behind_nodes", "weights_of_few_bits_from_a_run"))

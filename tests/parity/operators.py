@@ -21,6 +21,7 @@ from harness import driver
 from parity import (  # noqa: F401
     classical,
     control_flow,
+    double,
     guards,
     integers,
     layer_families,

@@ -52,12 +52,7 @@ fn composed(cx: &mut Call<'_, '_>, activation: Activation, x: ValueId) -> Result
         }
         Activation::LeakyRelu(slope) => cx.with_number(BinaryKind::PRelu, x, f64::from(slope)),
         Activation::Tanh => cx.unary(UnaryKind::Tanh, x),
-        Activation::Sigmoid => {
-            let negative = cx.unary(UnaryKind::Neg, x)?;
-            let power = cx.unary(UnaryKind::Exp, negative)?;
-            let below = cx.with_number(BinaryKind::Add, power, 1.0)?;
-            cx.unary(UnaryKind::Reciprocal, below)
-        }
+        Activation::Sigmoid => cx.unary(UnaryKind::Sigmoid, x),
         Activation::Silu => {
             let gate = composed(cx, Activation::Sigmoid, x)?;
             cx.binary(BinaryKind::Mul, x, gate)
@@ -161,7 +156,7 @@ fn bounded(cx: &mut Call<'_, '_>, x: ValueId, min: f32, max: f32) -> Imported {
         (0.0, f32::INFINITY) => Activation::Relu,
         _ => Activation::Clip { min, max },
     };
-    cx.add_all(Activate { activation }, &[x])
+    Ok(vec![cx.activate(activation, x)?])
 }
 
 /// Before opset 7, one slope per channel was aligned with axis 1.
@@ -211,7 +206,7 @@ fn exponential(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `log(1 + e^x)` as `max(x, 0) + log(1 + e^-|x|)`, which does not overflow.
-fn softplus_of(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
+pub(super) fn softplus_of(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let size = cx.unary(UnaryKind::Abs, x)?;
     let negative = cx.unary(UnaryKind::Neg, size)?;
     let power = cx.unary(UnaryKind::Exp, negative)?;

@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::double;
 use super::product::{Order, of_operands};
 use super::table::{Entry, microsoft, standard};
 use crate::error::{OpError, list};
@@ -59,6 +60,10 @@ fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: B
     (op.mask, op.past, op.lens) = (beside.mask.is_some(), beside.past.is_some(), beside.lens.is_some());
     op.present = op.past || cx.is_requested(1) || cx.is_requested(2);
     op.scores = op.scores.filter(|_| cx.is_requested(3));
+    if cx.dtype(qkv[0]) == DType::F64 {
+        let Beside { mask, past, lens } = beside;
+        return double::attend(cx, &op, qkv, &double::Rest { mask, past, lens });
+    }
     let present = op.present;
     let mut results = cx.add_all(op, &inputs)?;
     if !present {
@@ -70,12 +75,13 @@ fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: B
 
 fn attention(cx: &mut Call<'_, '_>) -> Imported {
     let qkv = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
-    if qkv.iter().any(|&id| cx.dtype(id) != DType::F32) {
+    let dtype = cx.dtype(qkv[0]);
+    if !matches!(dtype, DType::F32 | DType::F64) || qkv.iter().any(|&id| cx.dtype(id) != dtype) {
         return Err(Halt::Foreign);
     }
     let (of_q, of_kv) = (heads(cx, "q_num_heads", qkv[0])?, heads(cx, "kv_num_heads", qkv[1])?);
     let mask = match cx.optional(3) {
-        Some(mask) if cx.dtype(mask) != DType::Bool => Some(cx.cast(mask, DType::F32)?),
+        Some(mask) if cx.dtype(mask) != DType::Bool => Some(cx.cast(mask, dtype)?),
         mask => mask,
     };
     let past = cx.optional(4).zip(cx.optional(5)).map(|(k, v)| [k, v]);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use skipstone_onnx::Invalid;
 use skipstone_reserve::NoMemory;
 
+use super::deferred::Deferred;
 use super::lengths::Lengths;
 use super::selected::Selections;
 use crate::error::{Error, OpError};
@@ -80,6 +81,8 @@ pub(super) struct Build {
     sequences: HashMap<ValueId, Vec<ValueId>>,
     /// Values decided only by settings and constants, and the first of those settings.
     settings: HashMap<ValueId, Rc<str>>,
+    /// Values that follow from constants.
+    pub deferred: Deferred,
     /// Values with positions that only a run selects.
     pub selections: Selections,
     /// Whether the positions that NonZero finds are not selected among all, but moved together.
@@ -110,8 +113,20 @@ impl Build {
 
     /// Counts a constant that an importer makes.
     pub fn count_made(&mut self, fact: &Fact) -> Result<(), Error> {
-        self.made_bytes = self.made_bytes.saturating_add(fact.bytes() as u64);
-        limits::check_fixed("bytes of constants for its operators", self.made_bytes, self.most_made)
+        self.check_made(fact.bytes() as u64)?;
+        self.made_bytes += fact.bytes() as u64;
+        Ok(())
+    }
+
+    /// Refuses so many bytes of constants beyond what importers may make.
+    pub fn check_made(&self, bytes: u64) -> Result<(), Error> {
+        let all = self.made_bytes.saturating_add(bytes);
+        limits::check_fixed("bytes of constants for its operators", all, self.most_made)
+    }
+
+    /// Most work to compute a constant for an importer.
+    pub fn most_work(&self) -> u64 {
+        FOLDING_WORK.saturating_add(self.most_made)
     }
 
     /// An operator's error as the error of a node.
@@ -195,6 +210,7 @@ impl Build {
         }
         self.selections.refuse(inputs)?;
         self.follow_known(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
+        self.defer(&node)?;
         self.push(node, inputs, &outputs)?;
         Ok(outputs)
     }

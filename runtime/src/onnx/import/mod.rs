@@ -12,7 +12,9 @@ mod call;
 mod control;
 mod convolution;
 mod coupling;
+mod deferred;
 mod determinant;
+mod double;
 mod elementwise;
 mod experts;
 mod index;
@@ -358,14 +360,13 @@ impl<'m> Importer<'m> {
                 self.build.readable(id, call::name(node))?;
             }
         }
-        let mut call = self.call(node, &inputs)?;
-        let imported = match table::importer(domain, node.op_type)? {
-            Some(importer) => importer(&mut call),
-            None if unsupported::is_unsupported(node)? => {
-                return Err(unsupported::all(self.main, &self.functions).into());
-            }
-            None => Err(Halt::Foreign),
-        };
+        let mut imported = self.by_importer(node, domain, &inputs)?;
+        if imported.is_err() && inputs.iter().flatten().any(|&id| self.build.is_deferred(id)) {
+            // The operator may need the data of operands that are not computed yet.
+            let compute = |id: Option<ValueId>| id.map(|id| self.build.computed(id, call::name(node))).transpose();
+            let computed = reserve::results(inputs.iter().copied().map(compute))?;
+            imported = self.by_importer(node, domain, &computed)?;
+        }
         match imported {
             Ok(results) => {
                 let shape = usize::from(node.op_type != "ConstantOfShape");
@@ -390,6 +391,21 @@ impl<'m> Importer<'m> {
                 Err(Halt::Dynamic(error.to_string()))
             }
             Err(halt) => Err(halt),
+        }
+    }
+
+    /// The results of the operator's importer.
+    fn by_importer(
+        &mut self,
+        node: &'m Node<'m>,
+        domain: &str,
+        inputs: &[Option<ValueId>],
+    ) -> Result<build::Imported, Halt> {
+        let mut call = self.call(node, inputs)?;
+        match table::importer(domain, node.op_type)? {
+            Some(importer) => Ok(importer(&mut call)),
+            None if unsupported::is_unsupported(node)? => Err(unsupported::all(self.main, &self.functions).into()),
+            None => Ok(Err(Halt::Foreign)),
         }
     }
 

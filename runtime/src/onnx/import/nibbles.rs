@@ -1,12 +1,16 @@
-//! Weights of a few bits, with a scale and a zero point per block, widened at load time: com.microsoft MatMulNBits, and
-//! the matrices of QMoE.
+//! Weights of a few bits, with a scale and a zero point per block: com.microsoft MatMulNBits, and the matrices of QMoE.
+//! Constants are widened at load time, what a run computes by the run.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product::{Order, of_operands};
 use super::table::{Entry, microsoft};
 use crate::error::OpError;
+use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
+use crate::ops::concat::Concat;
+use crate::ops::slice::Slice;
+use crate::ops::transpose::Transpose;
 use crate::tensor::DType;
 
 pub(super) const OPERATORS: &[Entry] = &[microsoft(&["MatMulNBits"], matmul)];
@@ -81,6 +85,12 @@ fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let blob = (block * bits).div_ceil(8);
     let row_of_zeros = (blocks * bits).div_ceil(8);
     let zeros = cx.optional(3);
+    let shapes = Blocks { bits, depth, rows, block, blocks, blob, row_of_zeros };
+    let operands = [Some(weights), Some(scales), zeros];
+    if operands.into_iter().flatten().any(|id| cx.constant_of(id).is_none() && !cx.build.is_deferred(id)) {
+        let wide = shapes.widened_in_run(cx, weights, scales, zeros)?;
+        return product(cx, a, wide);
+    }
     let (held, scale) = (cx.constant_of(weights), cx.constant_of(scales).and_then(|held| held.elements::<f32>()));
     let zero_points = zeros.map(|id| cx.constant_of(id));
     let (Some(held), Some(scale), None | Some(Some(_))) = (held, scale, zero_points) else {
@@ -106,6 +116,11 @@ fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     };
     packing.widen(zero, |row, at, value| wide[at * rows + row] = value).map_err(|e| cx.at(e))?;
     let wide = cx.elements(&[depth, rows], &wide)?;
+    product(cx, a, wide)
+}
+
+/// The product with weights `[k, n]`, and the bias.
+fn product(cx: &mut Call<'_, '_>, a: ValueId, wide: ValueId) -> Imported {
     let product = of_operands(cx, a, wide)?;
     let y = product.multiply(cx, a, wide)?;
     let mut y = product.result(cx, y, Order::Plain)?;
@@ -113,4 +128,83 @@ fn matmul(cx: &mut Call<'_, '_>) -> Imported {
         y = cx.binary(BinaryKind::Add, y, bias)?;
     }
     Ok(vec![y])
+}
+
+/// The sizes of weights in blocks.
+#[derive(Clone, Copy)]
+struct Blocks {
+    bits: usize,
+    depth: usize,
+    rows: usize,
+    block: usize,
+    /// Blocks of a row.
+    blocks: usize,
+    /// Bytes of a block.
+    blob: usize,
+    /// Bytes of the zero points of a row.
+    row_of_zeros: usize,
+}
+
+impl Blocks {
+    /// Weights `[k, n]` that a run computes from others that it computes.
+    fn widened_in_run(
+        self,
+        cx: &mut Call<'_, '_>,
+        weights: ValueId,
+        scales: ValueId,
+        zeros: Option<ValueId>,
+    ) -> Result<ValueId, Halt> {
+        let Self { bits, depth, rows, block, blocks, blob, row_of_zeros } = self;
+        let elements = |id: ValueId| cx.shape(id).elements();
+        let fits = cx.dtype(weights) == DType::U8
+            && cx.dtype(scales) == DType::F32
+            && Some(elements(weights)) == (rows * blocks).checked_mul(blob)
+            && elements(scales) == rows * blocks
+            && (block * bits).is_multiple_of(8)
+            && zeros.is_none_or(|zeros| match cx.dtype(zeros) {
+                DType::U8 => elements(zeros) == rows * row_of_zeros,
+                DType::F32 => elements(zeros) == rows * blocks,
+                _ => false,
+            });
+        if !fits {
+            return Err(cx.shape_error("weights, scales and zero points must match the blocks", &[weights, scales]));
+        }
+        let wide = self.unpacked_in_run(cx, weights, &[rows, blocks, blob])?;
+        let wide = cx.reshape(wide, &[rows, blocks, block])?;
+        let centered = match zeros {
+            None => cx.with_number(BinaryKind::Sub, wide, f64::from(1u32 << (bits - 1)))?,
+            Some(zeros) => {
+                let mut zero = zeros;
+                if cx.dtype(zeros) == DType::U8 {
+                    let all = self.unpacked_in_run(cx, zeros, &[rows, 1, row_of_zeros])?;
+                    let all = cx.reshape(all, &[rows, row_of_zeros * 8 / bits])?;
+                    zero = cx.add(Slice { axis: 1, start: 0, len: blocks, step: 1 }, &[all])?;
+                }
+                let zero = cx.reshape(zero, &[rows, blocks, 1])?;
+                cx.binary(BinaryKind::Sub, wide, zero)?
+            }
+        };
+        let scale = cx.reshape(scales, &[rows, blocks, 1])?;
+        let scaled = cx.binary(BinaryKind::Mul, centered, scale)?;
+        let flat = cx.reshape(scaled, &[rows, blocks * block])?;
+        let whole = cx.add(Slice { axis: 1, start: 0, len: depth, step: 1 }, &[flat])?;
+        let turned = Transpose::new(&[1, 0]).ok_or(Halt::Foreign)?;
+        cx.add(turned, &[whole])
+    }
+
+    /// Bytes `[.., n]` as floats `[.., n, values of a byte]`.
+    fn unpacked_in_run(self, cx: &mut Call<'_, '_>, bytes: ValueId, dims: &[usize]) -> Result<ValueId, Halt> {
+        let mut dims = cx.list(dims.iter().copied())?;
+        dims.push(1);
+        let bytes = cx.reshape(bytes, &dims)?;
+        let mut parts = cx.reserve(8 / self.bits)?;
+        for index in 0..8 / self.bits {
+            let by = cx.scalar((index * self.bits) as u8)?;
+            let lowest = cx.binary(BinaryKind::ShiftRight, bytes, by)?;
+            let mask = cx.scalar(0xff_u8 >> (8 - self.bits))?;
+            parts.push(cx.binary(BinaryKind::BitAnd, lowest, mask)?);
+        }
+        let all = cx.add(Concat { axis: dims.len() - 1 }, &parts)?;
+        cx.cast(all, DType::F32)
+    }
 }

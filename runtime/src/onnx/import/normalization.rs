@@ -102,6 +102,7 @@ fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsi
     for (index, of_batch) in [(3, mean), (4, variance)] {
         let old = cx.with_number(BinaryKind::Mul, cx.input(index)?, momentum)?;
         let of_batch = cx.reshape(of_batch, &[channels])?;
+        let of_batch = cx.cast(of_batch, cx.dtype(old))?;
         let new = cx.with_number(BinaryKind::Mul, of_batch, 1.0 - momentum)?;
         results.push(cx.binary(BinaryKind::Add, old, new)?);
     }
@@ -128,6 +129,22 @@ fn rows(
 ) -> Result<ValueId, Halt> {
     let row = cx.shape(x)[axis..].to_vec();
     let count: usize = row.iter().product();
+    // The result has the type of the scale.
+    let result = scale.map_or(cx.dtype(x), |scale| cx.dtype(scale));
+    if cx.dtype(x) == DType::F64 || result == DType::F64 {
+        let axes: Vec<usize> = (axis..cx.rank(x)).collect();
+        let wide = cx.cast(x, DType::F64)?;
+        let mut y = normal(cx, wide, &axes, epsilon, norm)?;
+        for (kind, parameter) in [(BinaryKind::Mul, scale), (BinaryKind::Add, bias)] {
+            if let Some(parameter) = parameter {
+                let parameter = cx.cast(parameter, DType::F64)?;
+                let parameter = row_parameter(cx, parameter, &row)?;
+                let parameter = cx.reshape(parameter, &row)?;
+                y = cx.binary(kind, y, parameter)?;
+            }
+        }
+        return cx.cast(y, result);
+    }
     let scale = match scale {
         Some(scale) => row_parameter(cx, scale, &row)?,
         None => cx.collected(&[count], std::iter::repeat_n(1f32, count))?,
@@ -137,6 +154,19 @@ fn rows(
         inputs.push(row_parameter(cx, bias, &row)?);
     }
     cx.add(LayerNorm { axis, epsilon, norm }, &inputs)
+}
+
+/// `(x - mean) / sqrt(variance + epsilon)` along axes, or without the mean, by arithmetic.
+fn normal(cx: &mut Call<'_, '_>, x: ValueId, axes: &[usize], epsilon: f32, norm: Norm) -> Result<ValueId, Halt> {
+    let mut centered = x;
+    if norm == Norm::Standard {
+        let mean = cx.reduce(ReduceKind::Mean, x, axes, true)?;
+        centered = cx.binary(BinaryKind::Sub, x, mean)?;
+    }
+    let square = cx.unary(UnaryKind::Square, centered)?;
+    let variance = cx.reduce(ReduceKind::Mean, square, axes, true)?;
+    let deviation = deviation(cx, variance, epsilon)?;
+    cx.binary(BinaryKind::Div, centered, deviation)
 }
 
 /// A parameter of rows: one per element, or a shape that broadcasts to that.
@@ -154,7 +184,9 @@ fn layer(cx: &mut Call<'_, '_>) -> Imported {
         let axes: Vec<usize> = (axis..cx.rank(x)).collect();
         let (mean, variance) = moments(cx, x, &axes)?;
         let deviation = deviation(cx, variance, epsilon)?;
-        results.extend([mean, cx.unary(UnaryKind::Reciprocal, deviation)?]);
+        let inverse = cx.unary(UnaryKind::Reciprocal, deviation)?;
+        // Statistics are f32, whatever the elements are.
+        results.extend([cx.cast(mean, DType::F32)?, cx.cast(inverse, DType::F32)?]);
     }
     Ok(results)
 }
@@ -247,7 +279,8 @@ fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) ->
     if !channels.is_multiple_of(groups) {
         return Err(cx.attribute_error("num_groups", format!("{groups} groups do not divide {channels} channels")));
     }
-    if cx.dtype(x) != DType::F32 {
+    let dtype = cx.dtype(x);
+    if !matches!(dtype, DType::F32 | DType::F64) {
         return Err(Halt::Foreign);
     }
     let mut inputs = vec![x];
@@ -261,7 +294,18 @@ fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) ->
         inputs.push(id);
     }
     let epsilon = cx.float("epsilon", 1e-5)?;
-    cx.add_all(GroupNorm { groups, epsilon }, &inputs)
+    if dtype == DType::F32 {
+        return cx.add_all(GroupNorm { groups, epsilon }, &inputs);
+    }
+    let rest = dims[2..].iter().product::<usize>() * (channels / groups);
+    let split = cx.reshape(x, &[dims[0], groups, rest])?;
+    let y = normal(cx, split, &[2], epsilon, Norm::Standard)?;
+    let mut y = cx.reshape(y, &dims)?;
+    for (kind, &parameter) in [BinaryKind::Mul, BinaryKind::Add].into_iter().zip(&inputs[1..]) {
+        let parameter = per_channel(cx, parameter, channels, dims.len())?;
+        y = cx.binary(kind, y, parameter)?;
+    }
+    Ok(vec![y])
 }
 
 /// Each row divided by its norm: the sum of absolute values (p = 1) or the root of the sum of squares (p = 2).

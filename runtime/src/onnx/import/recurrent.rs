@@ -4,6 +4,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::double;
 use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::curve::Curve;
@@ -40,7 +41,8 @@ fn layer(cx: &mut Call<'_, '_>, cell: Cell, functions: &[&str]) -> Imported {
     let clip = if cx.has("clip") { Some(cx.float("clip", 0.0)?) } else { None };
 
     let mut inputs = vec![cx.input(0)?, cx.input(1)?, cx.input(2)?];
-    if inputs.iter().any(|&id| cx.dtype(id) != DType::F32) {
+    let dtype = cx.dtype(inputs[0]);
+    if !matches!(dtype, DType::F32 | DType::F64) || inputs.iter().any(|&id| cx.dtype(id) != dtype) {
         return Err(Halt::Foreign);
     }
     let steps = cx.shape(inputs[0]).get(usize::from(batch_first)).copied().unwrap_or(0);
@@ -57,7 +59,8 @@ fn layer(cx: &mut Call<'_, '_>, cell: Cell, functions: &[&str]) -> Imported {
         cell: operand(cx, 6),
         peepholes: operand(cx, 7),
     };
-    cx.add_all(Recurrent { cell, direction, functions, clip, batch_first, given }, &inputs)
+    let op = Recurrent { cell, direction, functions, clip, batch_first, given };
+    if dtype == DType::F64 { double::layer(cx, &op, &inputs) } else { cx.add_all(op, &inputs) }
 }
 
 /// Whether a constant operand is the same as omitting it: zeros, or full lengths.

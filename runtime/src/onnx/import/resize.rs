@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::double;
 use super::table::{Entry, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
@@ -219,6 +220,7 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &
     let by_floats = match dtype {
         DType::F32 | DType::U8 | DType::I8 => true,
         DType::I16 | DType::U16 | DType::I32 => !moves,
+        DType::F64 if !moves => return doubles(cx, x, target, sampling, &axes),
         _ => false,
     };
     if !by_floats {
@@ -259,6 +261,21 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &
         }
     };
     Ok(vec![cx.cast(y, dtype)?])
+}
+
+/// Interpolated elements of f64.
+fn doubles(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &Sampling, axes: &[usize]) -> Imported {
+    let &Sampling { filter, coordinates, antialias, exclude_outside, .. } = sampling;
+    if sampling.crops.is_some() {
+        return Err(Halt::Foreign);
+    }
+    let mut y = x;
+    for &axis in axes {
+        let (out, scale) = (target.dims[axis], target.scales[axis]);
+        let op = ResizeAxis { axis, out, scale, filter, coordinates, crop: None, antialias, exclude_outside };
+        y = double::along_axis(cx, y, op)?;
+    }
+    Ok(vec![y])
 }
 
 /// The nearest elements of a type that the kernels do not have: the resized indices of each axis.

@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::{groups, window};
+use super::double;
 use super::product::{Order, ProductAxes, of_operands};
 use super::table::{Entry, microsoft, standard};
 use crate::error::{OpError, list};
@@ -55,8 +56,17 @@ fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
     let points = [n, out.iter().product(), coordinates];
     let points = cx.reshape(grid, &points)?;
     let align_corners = cx.flag("align_corners", false)?;
-    let y = cx.add(Sample { mode, outside, align_corners, normalized: true }, &[x, points])?;
+    let y = sampled(cx, Sample { mode, outside, align_corners, normalized: true }, x, points)?;
     Ok(vec![cx.reshape(y, &dims)?])
+}
+
+/// The pixels of images at points.
+fn sampled(cx: &mut Call<'_, '_>, op: Sample, x: ValueId, points: ValueId) -> Result<ValueId, Halt> {
+    if cx.dtype(x) == DType::F64 {
+        let points = cx.cast(points, DType::F64)?;
+        return double::sample(cx, op, x, points);
+    }
+    cx.add(op, &[x, points])
 }
 
 /// The points to which an affine map takes the pixels of an image of constant size.
@@ -135,6 +145,7 @@ fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
         }
     }
     let base = cx.elements(&[1, taps * points, 2], &base)?;
+    let base = cx.cast(base, cx.dtype(offset))?;
     let images = n * offset_groups;
     let moved = cx.reshape(offset, &[images, taps, 2, points])?;
     let column_first = cx.elements(&[2], &[1i64, 0])?;
@@ -145,7 +156,7 @@ fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
 
     let x = cx.reshape(x, &[images, channels / offset_groups, height, width])?;
     let read = Sample { mode: SampleMode::Linear, outside: Outside::Zeros, align_corners: false, normalized: false };
-    let mut read = cx.add(read, &[x, places])?;
+    let mut read = sampled(cx, read, x, places)?;
     if let Some(mask) = cx.optional(4) {
         if cx.shape(mask).dims() != [n, offset_groups * taps, rows, columns] {
             return Err(

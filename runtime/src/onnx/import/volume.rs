@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::groups;
+use super::double;
 use super::table::{Entry, standard};
 use super::window::Window;
 use crate::error::list;
@@ -51,7 +52,7 @@ fn convolve(cx: &mut Call<'_, '_>, transposed: bool, window: &Window, (before, o
         return Err(Halt::Foreign);
     };
     if cx.dtype(x) != DType::F32 {
-        return Err(Halt::Foreign);
+        return double::convolve(cx, window, transposed.then_some(before));
     }
     let held = cx.shape(weights);
     let channels = if transposed { held[1].saturating_mul(groups) } else { held[0] };
@@ -159,6 +160,9 @@ pub(super) fn pool(cx: &mut Call<'_, '_>, of: Of, window: &Window) -> Imported {
     else {
         return Err(Halt::Foreign);
     };
+    if dtype == DType::F64 {
+        return double::pool(cx, x, of, window);
+    }
     if dtype != DType::F32 && !bytes {
         return Err(Halt::Foreign);
     }
@@ -241,7 +245,8 @@ fn local_response(cx: &mut Call<'_, '_>) -> Imported {
     let dims = cx.shape(x).to_vec();
     let size = usize::try_from(cx.int("size", 0)?).ok().filter(|&size| size > 0 && size <= 1 << 20);
     let size = size.ok_or_else(|| cx.attribute_error("size", "must be above 0"))?;
-    let (&[batch, channels, ref pixels @ ..], DType::F32) = (dims.as_slice(), cx.dtype(x)) else {
+    let (&[batch, channels, ref pixels @ ..], dtype @ (DType::F32 | DType::F64)) = (dims.as_slice(), cx.dtype(x))
+    else {
         return Err(Halt::Foreign);
     };
     let (alpha, beta, bias) = (cx.float("alpha", 1e-4)?, cx.float("beta", 0.75)?, cx.float("bias", 1.0)?);
@@ -249,14 +254,25 @@ fn local_response(cx: &mut Call<'_, '_>) -> Imported {
     let before = (size - 1) / 2;
     let square = cx.unary(crate::ops::unary::UnaryKind::Square, x)?;
     let planes = cx.reshape(square, &[batch, 1, channels, inner])?;
-    let function = skipstone_kernels::pool::PoolFn::Average { count_padding: true };
-    let op = Pool {
-        kernel: [size, 1],
-        pads: [before, 0, size - 1 - before, 0],
-        out: [channels, inner],
-        ..Pool::global(function, 1, 1)
+    let mean = if dtype == DType::F64 {
+        let window = Window {
+            kernel: vec![size, 1],
+            strides: vec![1; 2],
+            dilations: vec![1; 2],
+            pads: vec![(before, size - 1 - before), (0, 0)],
+            out: vec![channels, inner],
+        };
+        double::pool(cx, planes, Of::Average { count_padding: true }, &window)?[0]
+    } else {
+        let function = skipstone_kernels::pool::PoolFn::Average { count_padding: true };
+        let op = Pool {
+            kernel: [size, 1],
+            pads: [before, 0, size - 1 - before, 0],
+            out: [channels, inner],
+            ..Pool::global(function, 1, 1)
+        };
+        cx.add(op, &[planes])?
     };
-    let mean = cx.add(op, &[planes])?;
     let mean = cx.reshape(mean, &dims)?;
     let scaled = cx.with_number(BinaryKind::Mul, mean, f64::from(alpha))?;
     let moved = cx.with_number(BinaryKind::Add, scaled, f64::from(bias))?;
