@@ -327,4 +327,12 @@ def weights_of_few_bits_from_a_run(g):
     return g.node("MatMulNBits", *operands, K=depth, N=rows, bits=bits, block_size=block, **MICROSOFT)
 
 
-AS_PACKAGES.update(("experts_behind_nodes", "weights_of_few_bits_from_a_run"))
+@case
+def distances_of_rows(g):
+    """com.microsoft CDist, by which converted nearest neighbors find theirs."""
+    width, dtype = g.between(1, 9), g.pick(np.float32, np.float64)
+    rows = [g.normal(g.between(1, 9), width).astype(dtype) for _ in range(2)]
+    return g.node("CDist", g.input(rows[0]), g.either(rows[1]), metric=g.pick("euclidean", "sqeuclidean"), **MICROSOFT)
+
+
+AS_PACKAGES.update(("distances_of_rows", "experts_behind_nodes", "weights_of_few_bits_from_a_run"))

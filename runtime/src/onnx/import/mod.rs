@@ -14,6 +14,7 @@ mod convolution;
 mod coupling;
 mod deferred;
 mod determinant;
+mod distance;
 mod double;
 mod elementwise;
 mod experts;

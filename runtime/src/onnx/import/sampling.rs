@@ -213,8 +213,14 @@ fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
         size: sides,
         scale: cx.float("spatial_scale", 1.0)?,
     };
-    let of = cx.cast(of, DType::I64)?;
-    cx.add_all(op, &[x, regions, of])
+    let (of, dtype) = (cx.cast(of, DType::I64)?, cx.dtype(x));
+    if dtype != DType::F64 {
+        return cx.add_all(op, &[x, regions, of]);
+    }
+    // How many points a region has follows from its size in the run, so that f64 has no other form.
+    let (x, regions) = (cx.cast(x, DType::F32)?, cx.cast(regions, DType::F32)?);
+    let y = cx.add(op, &[x, regions, of])?;
+    Ok(vec![cx.cast(y, dtype)?])
 }
 
 /// The first of a region's five elements is the index of its image.

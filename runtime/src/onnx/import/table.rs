@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 
 use super::build::Imported;
 use super::call::Call;
-use super::{activation, attention, convolution, determinant, elementwise, experts, index, loss, ml, ngrams, nibbles};
+use super::{
+    activation, attention, convolution, determinant, distance, elementwise, experts, index, loss, ml, ngrams, nibbles,
+};
 use super::{
     normalization, pad, pool, product, quantization, quantized, rearrange, recurrent, reduce, resize, sampling,
 };
@@ -65,6 +67,7 @@ const FAMILIES: &[&[Entry]] = &[
     signal::OPERATORS,
     sequence::OPERATORS,
     determinant::OPERATORS,
+    distance::OPERATORS,
     loss::OPERATORS,
     ngrams::OPERATORS,
     trees::OPERATORS,
