@@ -222,7 +222,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model, skipstone::Error> {
 }
 
 /// The inputs whose batch size was assumed to be 1, with a shape that would set another.
-fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
+pub fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
     let inputs = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
     inputs.map(|port| {
         let dims = port.fact.shape.iter().skip(1).map(usize::to_string);

@@ -10,7 +10,7 @@ use ed25519_dalek::pkcs8::DecodePrivateKey;
 use skipstone::classify::{Classifier, Labels, Settings};
 use skipstone::{Error, Fault, Isa, ModelFault, Options, Recipe, Shapes, Tuning, compile, compile_bytes};
 
-use crate::args::{ImageArgs, MemoryArg, PrecisionArg, open, parse_shape, parse_tuning};
+use crate::args::{ImageArgs, MemoryArg, PrecisionArg, assumed_batches, open, parse_shape, parse_tuning};
 use crate::failure::Failure;
 use crate::files;
 use crate::labels;
@@ -149,16 +149,11 @@ impl Compile {
         };
         let classifier = self.classifier(&recipe.shapes)?;
         let key = self.sign.as_deref().map(read_key).transpose()?;
-        let (package, info) = if files::is_stream(&self.model) {
+        let (package, _) = if files::is_stream(&self.model) {
             compile_bytes(&files::read(&self.model)?, &recipe, key.as_ref())?
         } else {
             compile(&self.model, &recipe, key.as_ref())?
         };
-        for name in info.assumed_batch.iter().map(|name| printable(name)) {
-            note(format!(
-                "note: input '{name}' has an open batch size; the package is for 1, --shape {name}=... sets another"
-            ));
-        }
         files::write(&self.output, &package)?;
         let target = self.target.map_or("any instruction set", Isa::name);
         let signed = if key.is_some() { ", signed" } else { "" };
@@ -177,6 +172,12 @@ impl Compile {
     fn classifier(&self, shapes: &Shapes) -> Result<String, Failure> {
         let options = Options { shapes: shapes.clone(), ..Options::default() };
         let model = open(&self.model, &options)?;
+        for (name, shape) in assumed_batches(&model) {
+            let name = printable(name);
+            note(format!(
+                "note: input '{name}' has an open batch size; the package is for 1, --shape {name}={shape} sets another"
+            ));
+        }
         let settings = Settings { threshold: self.threshold.clone(), ..self.image.settings() };
         match Classifier::new(&model, &settings, self.image.labels()?) {
             Ok(classifier) => {

@@ -56,6 +56,28 @@ fn an_open_batch_is_one_by_default() {
     assert_eq!(read_npy(&out.join("y.npy")).1, A.map(|a| a.max(0.0)));
 }
 
+/// What to do about open sizes is said for all inputs at once, and as it can be given.
+#[test]
+fn open_sizes_of_all_inputs_are_named_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("open.onnx");
+    let nodes = [write::node("Add", &["a", "b"], &["y"], &[])];
+    let compiled = |dims: &[i64]| {
+        let graph = write::graph(
+            &nodes,
+            &[],
+            &["a", "b"].map(|name| write::value(name, 1, dims)),
+            &[write::value("y", 1, dims)],
+        );
+        std::fs::write(&file, write::model(&graph)).unwrap();
+        skipstone(["compile", &path(&file), "-o", &path(&directory.path().join("open.skip"))])
+    };
+    let refused = compiled(&[-1, -1]);
+    assert!(refused.stderr.contains("bind it with --shape a=1x16 --shape b=1x16 or"), "{}", refused.stderr);
+    let noted = compiled(&[-1, 3]);
+    assert!(noted.stderr.contains("the package is for 1, --shape b=Nx3 sets another"), "{}", noted.stderr);
+}
+
 #[test]
 fn a_package_for_several_shapes_takes_any_of_them() {
     let directory = tempfile::tempdir().unwrap();

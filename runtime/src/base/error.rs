@@ -71,7 +71,7 @@ pub enum Error {
         input: String,
         /// Its shape, symbols by name.
         shape: String,
-        /// A shape that fits, such as `1x3x224x224`.
+        /// A shape that fits, such as `1x3x224x224`, and the option `--shape` of other inputs without one.
         example: String,
     },
     /// No input of the model has this name.

@@ -206,7 +206,8 @@ impl<'m> Importer<'m> {
             }
         }
         for info in caller_inputs(graph)?.filter(|info| !declared.contains(info.name)) {
-            self.input(info, input_fact(info, shapes)?)?;
+            let fact = input_fact(info, shapes).map_err(|error| with_others(error, info, graph, declared, shapes))?;
+            self.input(info, fact)?;
             if let Some(value) = values.get(info.name) {
                 let constant = self.build.graph.add_constant(info.name, value.clone());
                 self.define(info.name, constant?)?;
@@ -578,6 +579,25 @@ pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> 
         (None, None) => return Err(unbound()),
     };
     Ok(Fact::new(dtype, Shape::new(&dims).map_err(|e| e.at(name))?))
+}
+
+/// The error for the first input with unknown sizes, with an example also of the others, so that a caller learns all of
+/// them at once.
+fn with_others(
+    mut error: Error,
+    first: &ValueInfo<'_>,
+    graph: &GraphProto<'_>,
+    declared: &Declared<'_>,
+    shapes: &Shapes,
+) -> Error {
+    let (Error::UnboundShape { example, .. }, Ok(inputs)) = (&mut error, caller_inputs(graph)) else { return error };
+    let others = inputs.filter(|info| info.name != first.name && !declared.contains(info.name));
+    for other in others.take(SHOWN) {
+        if let Err(Error::UnboundShape { input, example: another, .. }) = input_fact(other, shapes) {
+            example.push_str(&format!(" --shape {input}={another}"));
+        }
+    }
+    error
 }
 
 /// Sizes that fit a shape, as the command takes them: one image of 224x224 pixels, or a row of a few elements.
