@@ -328,6 +328,31 @@ def weights_of_few_bits_from_a_run(g):
 
 
 @case
+def quantized_lstm(g):
+    """com.microsoft DynamicQuantizeLSTM, for one sequence: ONNX Runtime may quantize each of several on its own."""
+    steps, width, hidden = g.between(1, 6), g.between(1, 9), g.between(1, 9)
+    directions = g.between(1, 2)
+    bytes_of = lambda rows: g.constant(g.random.integers(-127, 128, (directions, rows, 4 * hidden)).astype(np.int8))
+    scales = lambda: g.constant(g.random.uniform(0.002, 0.01, directions).astype(np.float32))
+    zeros = lambda: g.constant(np.zeros(directions, np.int8))
+    bias = g.constant(g.normal(directions, 8 * hidden)) if g.chance() else ""
+    states = [g.input(g.normal(directions, 1, hidden)) if g.chance() else "" for _ in range(2)]
+    if not all(states):
+        states = ["", ""]
+    x = g.input(g.normal(steps, 1, width))
+    operands = [x, bytes_of(width), bytes_of(hidden), bias, "", *states, "", scales(), zeros(), scales(), zeros()]
+    direction = "bidirectional" if directions == 2 else g.pick("forward", "reverse")
+    return g.node("DynamicQuantizeLSTM", *operands, outputs=3, hidden_size=hidden, direction=direction, **MICROSOFT)
+
+
+@case
+def one_hot_of_values_from_a_run(g):
+    indices = g.random.integers(-4, 5, g.shape(g.between(1, 3), 9)).astype(g.pick(np.int64, np.int32))
+    values = g.input(g.normal(2).astype(g.pick(np.float32, np.float64)))
+    return g.node("OneHot", g.input(indices), g.constant(5, np.int64), values, axis=g.between(-2, 1))
+
+
+@case
 def distances_of_rows(g):
     """com.microsoft CDist, by which converted nearest neighbors find theirs."""
     width, dtype = g.between(1, 9), g.pick(np.float32, np.float64)
@@ -335,4 +360,4 @@ def distances_of_rows(g):
     return g.node("CDist", g.input(rows[0]), g.either(rows[1]), metric=g.pick("euclidean", "sqeuclidean"), **MICROSOFT)
 
 
-AS_PACKAGES.update(("distances_of_rows", "experts_behind_nodes", "weights_of_few_bits_from_a_run"))
+AS_PACKAGES.update(("distances_of_rows", "one_hot_of_values_from_a_run", "quantized_lstm", "experts_behind_nodes", "weights_of_few_bits_from_a_run"))

@@ -24,6 +24,8 @@ pub(super) struct Deferred {
     nodes: HashMap<ValueId, (Op, Vec<ValueId>)>,
     /// Those that were computed, and the constants that they became.
     computed: HashMap<ValueId, ValueId>,
+    /// Total work of computing them.
+    work: u64,
 }
 
 impl Build {
@@ -54,7 +56,7 @@ impl Build {
             return Ok(id);
         }
         let mut held: HashMap<ValueId, Arc<Tensor>> = HashMap::new();
-        let (mut order, mut bytes, mut work) = (vec![id], 0u64, 0u64);
+        let (mut order, mut bytes) = (vec![id], 0u64);
         while let Some(&next) = order.last() {
             let Some((op, inputs)) = self.deferred.nodes.get(&next).filter(|_| !held.contains_key(&next)) else {
                 order.pop();
@@ -67,9 +69,10 @@ impl Build {
             }
             let facts = self.graph.facts(&[next]);
             bytes = facts.iter().fold(bytes, |sum, fact| sum.saturating_add(fact.bytes() as u64));
-            work = work.saturating_add(op.work(&self.graph.facts(inputs), &facts));
+            let work = self.deferred.work.saturating_add(op.work(&self.graph.facts(inputs), &facts));
             self.check_made(bytes)?;
             limits::check_fixed("steps to compute constants for its operators", work, self.most_work())?;
+            self.deferred.work = work;
             let operands = inputs.iter().filter_map(|id| self.graph.constant(*id).or_else(|| held.get(id)));
             let operands: Vec<Arc<Tensor>> = reserve::list(operands.cloned())?;
             let operands: Vec<&Tensor> = reserve::list(operands.iter().map(AsRef::as_ref))?;
@@ -87,5 +90,41 @@ impl Build {
         self.declare(constant, half)?;
         reserve::insert(&mut self.deferred.computed, id, constant)?;
         Ok(constant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::broadcast::Expand;
+    use crate::ops::cast::Cast;
+    use crate::tensor::{DType, Shape};
+
+    fn expanded(build: &mut Build, count: usize) -> ValueId {
+        let one = build.graph.add_constant("one", Tensor::scalar(1f64)).unwrap();
+        let shape = Shape::new(&[count]).unwrap();
+        build.add("expand", Expand { shape }.into(), &[one]).ok().unwrap()[0]
+    }
+
+    #[test]
+    fn a_large_constant_behind_nodes_is_computed_once() {
+        let mut build = Build::of_file(0, false);
+        let wide = expanded(&mut build, 1 << 17);
+        let id = build.add("cast", Cast { to: DType::F32 }.into(), &[wide]).ok().unwrap()[0];
+        assert!(build.graph.constant(id).is_none() && build.is_deferred(id));
+        let constant = build.computed(id, "node").ok().unwrap();
+        let held = build.graph.constant(constant).unwrap().elements::<f32>().unwrap();
+        assert!(held.len() == 1 << 17 && held.iter().all(|&v| v == 1.0));
+        assert_eq!(build.computed(id, "node").ok().unwrap(), constant);
+    }
+
+    /// Also what is only needed on the way to it.
+    #[test]
+    fn the_bytes_of_a_computed_constant_are_limited() {
+        let mut build = Build::of_file(0, false);
+        let wide = expanded(&mut build, 9 << 20);
+        let id = build.add("cast", Cast { to: DType::Bool }.into(), &[wide]).ok().unwrap()[0];
+        let Err(Halt::Error(error)) = build.computed(id, "node") else { panic!("it is larger than allowed") };
+        assert_eq!(error.code(), "model.limit");
     }
 }

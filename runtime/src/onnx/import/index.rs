@@ -149,7 +149,31 @@ fn scatter_nd(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// The values must be constant, and the depth have a largest value.
+/// A one-hot of values that a run computes: where it is on, the second of them.
+fn selected_one_hot(
+    cx: &mut Call<'_, '_>,
+    [indices, values]: [ValueId; 2],
+    (axis, depth): (usize, usize),
+    len: Option<ValueId>,
+) -> Imported {
+    if cx.shape(values).dims() != [2] {
+        return Err(cx.shape_error("there must be two values: off and on", &[values]));
+    }
+    let of_bool = |on: u8| Tensor::from_bytes(Fact::new(DType::Bool, Shape::default()), &[on]);
+    let (off, on) = (of_bool(0).map_err(|e| cx.at(e))?, of_bool(1).map_err(|e| cx.at(e))?);
+    let is_on = cx.add(OneHot { axis, depth, off, on }, &[indices])?;
+    if let Some(len) = len {
+        cx.measure(is_on, axis, len);
+    }
+    let mut value = |at: usize| {
+        let one = cx.add(Slice { axis: 0, start: at, len: 1, step: 1 }, &[values])?;
+        cx.reshape(one, &[])
+    };
+    let (off, on) = (value(0)?, value(1)?);
+    Ok(vec![cx.select(is_on, on, off)?])
+}
+
+/// The depth must have a largest value.
 fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
     let (mut indices, depth, values) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let axis = cx.axis(-1, cx.rank(indices) + 1)?;
@@ -186,7 +210,9 @@ fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
     if !matches!(cx.dtype(indices), DType::I64 | DType::I32) {
         indices = cx.cast(indices, DType::I64)?;
     }
-    let Some(held) = cx.constant_of(values) else { return Err(Halt::Foreign) };
+    let Some(held) = cx.constant_of(values) else {
+        return selected_one_hot(cx, [indices, values], (axis, depth), computed.map(|(len, _)| len));
+    };
     let size = held.dtype().size();
     let value = |at: usize| {
         let bytes = held.bytes().get(at * size..(at + 1) * size)?;

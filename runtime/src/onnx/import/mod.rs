@@ -45,6 +45,7 @@ mod svm;
 mod table;
 pub(super) mod tensor;
 mod trees;
+mod unrolled;
 mod unsupported;
 mod variables;
 mod volume;

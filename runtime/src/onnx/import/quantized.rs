@@ -320,6 +320,58 @@ fn zero_points(cx: &mut Call<'_, '_>, counts: [usize; 2]) -> Result<[ValueId; 2]
     Ok(found)
 }
 
+/// A matrix `[k, n]` of bytes, ready for products with floats that are quantized anew for each of them.
+pub(super) struct ByteMatrix {
+    /// int8 `[n, k, 1, 1]`
+    weights: ValueId,
+    zeros: ValueId,
+    scale: ValueId,
+    sizes: [usize; 2],
+}
+
+impl ByteMatrix {
+    /// From bytes with a scale and a zero point, or one of each for every column.
+    pub fn new(
+        cx: &mut Call<'_, '_>,
+        sizes: [usize; 2],
+        matrix: ValueId,
+        scale: ValueId,
+        zero: ValueId,
+    ) -> Result<Self, Halt> {
+        let [k, n] = sizes;
+        let got = cx.dtype(matrix);
+        let bytes = matches!(got, DType::U8 | DType::I8) && cx.dtype(zero) == got && cx.dtype(scale) == DType::F32;
+        let counts = [scale, zero].map(|id| cx.shape(id).elements());
+        if !bytes || cx.shape(matrix).dims() != [k, n] || counts.iter().any(|count| ![1, n].contains(count)) {
+            return Err(cx.shape_error("bytes need a scale and a zero point, or one for each column", &[matrix, scale]));
+        }
+        let turned = cx.transpose(matrix, &[1, 0])?;
+        let weights = flipped(cx, turned, DType::I8)?;
+        let weights = cx.reshape(weights, &[n, k, 1, 1])?;
+        let zeros = flipped(cx, zero, DType::I8)?;
+        let flat = |count: usize| if count == 1 { vec![] } else { vec![n] };
+        Ok(Self {
+            weights,
+            zeros: cx.reshape(zeros, &flat(counts[1]))?,
+            scale: cx.reshape(scale, &flat(counts[0]))?,
+            sizes,
+        })
+    }
+
+    /// The product of floats `[m, k]` with it.
+    pub fn multiply(&self, cx: &mut Call<'_, '_>, a: ValueId) -> Result<ValueId, Halt> {
+        let [k, n] = self.sizes;
+        let m = cx.shape(a)[0];
+        let made = cx.add_all(DynamicQuantize, &[a])?;
+        let &[bytes, scale, zero] = made.as_slice() else { return Err(Halt::Foreign) };
+        let bytes = cx.reshape(bytes, &[1, m, 1, k])?;
+        let conv = Conv { layout: Layout::Nhwc, ..Conv::POINTWISE };
+        let y = cx.add(ConvInteger { conv, floats: false }, &[bytes, self.weights, zero, self.zeros])?;
+        let y = cx.reshape(y, &[m, n])?;
+        Ok(scaled(cx, y, [scale, self.scale], None)?[0])
+    }
+}
+
 /// Bytes in the type `want`: int8 is uint8 minus 128.
 fn flipped(cx: &mut Call<'_, '_>, bytes: ValueId, want: DType) -> Result<ValueId, Halt> {
     if cx.dtype(bytes) == want {

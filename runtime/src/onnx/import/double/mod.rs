@@ -2,13 +2,11 @@
 //! runs and fits a package without another kernel in the device library.
 
 mod attention;
-mod recurrent;
 mod resize;
 mod sample;
 mod windows;
 
 pub(super) use attention::{Rest, attend};
-pub(super) use recurrent::layer;
 pub(super) use resize::along_axis;
 pub(super) use sample::sample;
 pub(super) use windows::{convolve, pool};

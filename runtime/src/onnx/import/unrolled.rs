@@ -1,10 +1,11 @@
-//! Recurrent layers of f64, step by step.
+//! Recurrent layers step by step, for operands that the kernel of whole layers does not have: f64, and products of bytes.
 
 use skipstone_kernels::activation::Activation;
 
-use super::super::activation::softplus_of;
-use super::super::build::{Halt, Imported};
-use super::super::call::Call;
+use super::activation::softplus_of;
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::quantized::ByteMatrix;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
@@ -14,21 +15,29 @@ use crate::ops::curve::Curve;
 use crate::ops::recurrent::{Cell, Direction, Gate, Recurrent};
 use crate::ops::slice::Slice;
 use crate::ops::unary::UnaryKind;
-use crate::tensor::DType;
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Most steps of all directions: each is some ten nodes.
 const STEPS: usize = 1 << 12;
 
-/// The operands of a layer, those that are given.
-struct Operands {
-    x: ValueId,
-    weights: ValueId,
-    recurrence: ValueId,
-    bias: Option<ValueId>,
-    lens: Option<ValueId>,
-    hidden: Option<ValueId>,
-    cell: Option<ValueId>,
-    peepholes: Option<ValueId>,
+/// A matrix by which inputs or states are multiplied.
+pub(super) enum Matrix {
+    /// `[gates * hidden, columns]`
+    Floats(ValueId),
+    /// The transpose of that.
+    Bytes(ByteMatrix),
+}
+
+/// The operands of a layer, those that are given, in the order of the axes in `op`.
+pub(super) struct Operands {
+    pub x: ValueId,
+    /// For each direction, the matrices of the inputs and of the states.
+    pub matrices: Vec<[Matrix; 2]>,
+    pub bias: Option<ValueId>,
+    pub lens: Option<ValueId>,
+    pub hidden: Option<ValueId>,
+    pub cell: Option<ValueId>,
+    pub peepholes: Option<ValueId>,
 }
 
 /// The sizes of a layer.
@@ -36,63 +45,78 @@ struct Operands {
 struct Sizes {
     steps: usize,
     batch: usize,
-    inputs: usize,
     hidden: usize,
     gates: usize,
     directions: usize,
 }
 
 /// Adds a layer over f64; `op` lists the operands that are given.
-pub(in super::super) fn layer(cx: &mut Call<'_, '_>, op: &Recurrent, inputs: &[ValueId]) -> Imported {
+pub(super) fn of_doubles(cx: &mut Call<'_, '_>, op: &Recurrent, inputs: &[ValueId]) -> Imported {
     let mut rest = inputs.iter().copied();
     let mut next = |given: bool| if given { rest.next() } else { None };
-    let (Some(mut x), Some(weights), Some(recurrence)) = (next(true), next(true), next(true)) else {
+    let (Some(x), Some(weights), Some(recurrence)) = (next(true), next(true), next(true)) else {
         return Err(Halt::Foreign);
     };
     let given = op.given;
     let [bias, lens, hidden, cell, peepholes] =
         [given.bias, given.lens, given.hidden, given.cell, given.peepholes].map(&mut next);
-    let gates = match op.cell {
+    let (&[directions, rows, columns], &[_, own_rows, size]) = (cx.shape(weights).dims(), cx.shape(recurrence).dims())
+    else {
+        return Err(cx.shape_error("weights are [directions, gates * hidden, ..]", &[x, weights, recurrence]));
+    };
+    let fits = cx.rank(x) == 3 && cx.shape(x)[2] == columns && own_rows == rows && rows == gates(op.cell) * size;
+    if !fits || cx.shape(recurrence)[0] != directions {
+        return Err(cx.shape_error("weights are [directions, gates * hidden, ..]", &[x, weights, recurrence]));
+    }
+    let mut matrices = cx.reserve(directions)?;
+    for direction in 0..directions {
+        let mut of = |id: ValueId, columns: usize| {
+            let own = part(cx, id, 0, direction, 1)?;
+            cx.reshape(own, &[rows, columns]).map(Matrix::Floats)
+        };
+        matrices.push([of(weights, columns)?, of(recurrence, size)?]);
+    }
+    layer(cx, op, size, &Operands { x, matrices, bias, lens, hidden, cell, peepholes })
+}
+
+fn gates(cell: Cell) -> usize {
+    match cell {
         Cell::Rnn => 1,
         Cell::Gru(_) => 3,
         Cell::Lstm(_) => 4,
-    };
-    let rule = "x is [steps, batch, inputs], weights [directions, gates * hidden, ..]";
-    let wrong = |cx: &Call<'_, '_>| cx.shape_error(rule, &[inputs[0], weights, recurrence]);
-    if cx.rank(x) != 3 || cx.rank(weights) != 3 {
-        return Err(wrong(cx));
     }
+}
+
+/// Adds a layer with so many elements in a hidden state, whose matrices fit that and `x`.
+pub(super) fn layer(cx: &mut Call<'_, '_>, op: &Recurrent, size: usize, operands: &Operands) -> Imported {
+    let &Operands { mut x, bias, lens, hidden, cell, peepholes, .. } = operands;
+    let directions = operands.matrices.len();
     if op.batch_first {
         x = cx.transpose(x, &[1, 0, 2])?;
     }
-    let (&[steps, batch, width], &[directions, rows, of_weights]) = (cx.shape(x).dims(), cx.shape(weights).dims())
-    else {
-        return Err(wrong(cx));
+    let &[steps, batch, _] = cx.shape(x).dims() else {
+        return Err(cx.shape_error("inputs are [steps, batch, elements]", &[x]));
     };
-    let wanted = if op.direction == Direction::Both { 2 } else { 1 };
-    let s = Sizes { steps, batch, inputs: width, hidden: rows / gates, gates, directions };
+    let gates = gates(op.cell);
+    let s = Sizes { steps, batch, hidden: size, gates, directions };
     let fits = |id: Option<ValueId>, count: usize| id.is_none_or(|id| cx.shape(id).elements() == count);
-    let states = directions.saturating_mul(batch).saturating_mul(s.hidden);
-    let all = directions == wanted
-        && of_weights == width
-        && rows == s.hidden * gates
-        && rows > 0
-        && cx.shape(recurrence).dims() == [directions, rows, s.hidden]
+    let (states, rows) = (directions.saturating_mul(batch).saturating_mul(size), gates.saturating_mul(size));
+    let all = directions == if op.direction == Direction::Both { 2 } else { 1 }
+        && size > 0
         && fits(bias, directions.saturating_mul(2).saturating_mul(rows))
         && fits(lens, batch)
         && fits(hidden, states)
         && fits(cell, states)
-        && fits(peepholes, directions.saturating_mul(3).saturating_mul(s.hidden));
+        && fits(peepholes, directions.saturating_mul(3).saturating_mul(size));
     if !all {
-        return Err(wrong(cx));
+        return Err(cx.shape_error("biases, lengths, states and peepholes must match the weights", &[x]));
     }
     if steps.saturating_mul(directions) > STEPS || steps == 0 {
         return Err(Halt::Foreign);
     }
-    let operands = Operands { x, weights, recurrence, bias, lens, hidden, cell, peepholes };
     let mut parts: [Vec<ValueId>; 3] = Default::default();
     for direction in 0..directions {
-        let results = one(cx, op, s, &operands, direction)?;
+        let results = one(cx, op, s, (operands, x), direction)?;
         parts.iter_mut().zip(results).for_each(|(all, part)| all.push(part));
     }
     let [y, h, c] = parts;
@@ -116,21 +140,18 @@ fn one(
     cx: &mut Call<'_, '_>,
     op: &Recurrent,
     s: Sizes,
-    operands: &Operands,
+    (operands, x): (&Operands, ValueId),
     direction: usize,
 ) -> Result<[ValueId; 3], Halt> {
-    let rows = s.gates * s.hidden;
+    let (rows, dtype) = (s.gates * s.hidden, cx.dtype(x));
+    let [of_x, of_h] = &operands.matrices[direction];
     let functions = &op.functions[direction * op.functions.len() / s.directions..];
     let reverse = direction == 1 || op.direction == Direction::Reverse;
     let of_direction = |cx: &mut Call<'_, '_>, id: ValueId, dims: &[usize]| {
         let own = part(cx, id, 0, direction, 1)?;
         cx.reshape(own, dims)
     };
-    let weights = of_direction(cx, operands.weights, &[rows, s.inputs])?;
-    let recurrence = of_direction(cx, operands.recurrence, &[rows, s.hidden])?;
-    // Labels: step 0, sequence 1, input 2, row 3.
-    let product = Contract { a: vec![0, 1, 2], b: vec![3, 2], y: vec![0, 1, 3] };
-    let mut from_x = cx.add(product, &[operands.x, weights])?;
+    let mut from_x = of_x.multiply(cx, x, rows)?;
     let mut inner = None;
     if let Some(bias) = operands.bias {
         let bias = of_direction(cx, bias, &[2, rows])?;
@@ -139,14 +160,14 @@ fn one(
             // The second bias of the hidden gate is inside of the reset.
             inner = Some(part(cx, of_h, 1, 2 * s.hidden, s.hidden)?);
             let before = part(cx, of_h, 1, 0, 2 * s.hidden)?;
-            let zeros = cx.collected(&[1, s.hidden], std::iter::repeat_n(0f64, s.hidden))?;
+            let zeros = zeros(cx, dtype, &[1, s.hidden])?;
             of_h = cx.add(Concat { axis: 1 }, &[before, zeros])?;
         }
         from_x = cx.binary(BinaryKind::Add, from_x, of_x)?;
         from_x = cx.binary(BinaryKind::Add, from_x, of_h)?;
     }
     let state = |cx: &mut Call<'_, '_>, id: Option<ValueId>| match id {
-        None => cx.collected(&[s.batch, s.hidden], std::iter::repeat_n(0f64, s.batch * s.hidden)),
+        None => zeros(cx, dtype, &[s.batch, s.hidden]),
         Some(id) => {
             let own = part(cx, id, usize::from(op.batch_first), direction, 1)?;
             cx.reshape(own, &[s.batch, s.hidden])
@@ -164,8 +185,8 @@ fn one(
             Some(cx.reshape(lens, &[s.batch, 1])?)
         }
     };
-    let cell = Step { cell: op.cell, size: s.hidden, clip: op.clip, functions, recurrence, inner, peepholes };
-    let zero = cx.scalar(0f64)?;
+    let cell = Step { cell: op.cell, size: s.hidden, clip: op.clip, functions, of_h, inner, peepholes };
+    let zero = cx.scalar_of(dtype, 0.0)?;
     let mut all = cx.copies(h, s.steps)?;
     for index in 0..s.steps {
         let step = if reverse { s.steps - 1 - index } else { index };
@@ -195,14 +216,38 @@ fn one(
     Ok([y, cx.reshape(h, &dims)?, cx.reshape(c, &dims)?])
 }
 
+/// Zeros of an element type.
+fn zeros(cx: &mut Call<'_, '_>, dtype: DType, dims: &[usize]) -> Result<ValueId, Halt> {
+    let shape = Shape::new(dims).map_err(|e| cx.at(e))?;
+    let zeros = Tensor::try_zeros(Fact::new(dtype, shape)).map_err(|e| cx.at(e))?;
+    cx.constant(zeros)
+}
+
+impl Matrix {
+    /// The products `[.., rows]` of vectors along the last axis.
+    fn multiply(&self, cx: &mut Call<'_, '_>, x: ValueId, rows: usize) -> Result<ValueId, Halt> {
+        let mut dims = cx.shape(x).to_vec();
+        let Some(columns) = dims.pop() else { return Err(Halt::Foreign) };
+        let count = dims.iter().product();
+        let flat = cx.reshape(x, &[count, columns])?;
+        let y = match self {
+            Self::Floats(matrix) => {
+                cx.add(Contract { a: vec![0, 1], b: vec![2, 1], y: vec![0, 2] }, &[flat, *matrix])?
+            }
+            Self::Bytes(matrix) => matrix.multiply(cx, flat)?,
+        };
+        dims.push(rows);
+        cx.reshape(y, &dims)
+    }
+}
+
 /// What does not change from step to step.
 struct Step<'a> {
     cell: Cell,
     size: usize,
     clip: Option<f32>,
     functions: &'a [Gate],
-    /// `[gates * hidden, hidden]`
-    recurrence: ValueId,
+    of_h: &'a Matrix,
     /// Of a GRU, the bias `[1, hidden]` that is inside of the reset.
     inner: Option<ValueId>,
     /// `[3, hidden]`
@@ -212,8 +257,14 @@ struct Step<'a> {
 impl Step<'_> {
     /// The product of states with gates `first..first + count`.
     fn product(&self, cx: &mut Call<'_, '_>, h: ValueId, first: usize, count: usize) -> Result<ValueId, Halt> {
-        let rows = part(cx, self.recurrence, 0, first * self.size, count * self.size)?;
-        cx.add(Contract { a: vec![0, 1], b: vec![2, 1], y: vec![0, 2] }, &[h, rows])
+        match self.of_h {
+            Matrix::Floats(all) => {
+                let rows = part(cx, *all, 0, first * self.size, count * self.size)?;
+                Matrix::Floats(rows).multiply(cx, h, count * self.size)
+            }
+            Matrix::Bytes(_) if (first, count) != (0, 4) => Err(Halt::Foreign),
+            bytes => bytes.multiply(cx, h, count * self.size),
+        }
     }
 
     /// The function of a gate, after clipping.
@@ -299,10 +350,13 @@ impl Step<'_> {
 /// The function of a gate.
 fn function(cx: &mut Call<'_, '_>, gate: Gate, x: ValueId) -> Result<ValueId, Halt> {
     let curve = match gate {
-        Gate::Activation(Activation::Tanh) => return cx.unary(UnaryKind::Tanh, x),
+        Gate::Activation(Activation::Tanh) if cx.dtype(x) == DType::F64 => return cx.unary(UnaryKind::Tanh, x),
         Gate::Activation(activation) => return cx.activate(activation, x),
         Gate::Curve(curve) => curve,
     };
+    if cx.dtype(x) == DType::F32 {
+        return cx.add(curve, &[x]);
+    }
     match curve {
         Curve::Affine { alpha, beta } => {
             let scaled = cx.with_number(BinaryKind::Mul, x, f64::from(alpha))?;
