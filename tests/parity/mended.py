@@ -345,6 +345,54 @@ def quantized_lstm(g):
     return g.node("DynamicQuantizeLSTM", *operands, outputs=3, hidden_size=hidden, direction=direction, **MICROSOFT)
 
 
+def _bytes(g: Graph, *shape, dtype=np.uint8) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return g.random.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def _scale(g: Graph, low: float = 0.01, high: float = 0.1) -> str:
+    return g.constant(np.float32(g.random.uniform(low, high)))
+
+
+@case
+def choice_of_quantized(g):
+    """com.microsoft QLinearWhere."""
+    shape, dtype = g.shape(g.between(1, 3), 9), g.pick(np.uint8, np.int8)
+    operands = [g.input(g.random.random(g.broadcastable(shape)) < 0.5)]
+    for _ in range(2):
+        operands += [g.input(_bytes(g, *shape, dtype=dtype)), _scale(g), g.constant(_bytes(g, dtype=dtype))]
+    return g.node("QLinearWhere", *operands, _scale(g, 0.2, 0.3), g.constant(_bytes(g, dtype=dtype)), **MICROSOFT)
+
+
+@case
+def attention_of_quantized(g):
+    """com.microsoft QAttention, which ONNX Runtime's quantization makes of a fused Attention."""
+    heads, size, batch, length, width = g.between(1, 3), g.between(1, 4), g.between(1, 2), g.between(1, 6), g.between(1, 9)
+    rows = 3 * heads * size
+    x = g.input(_bytes(g, batch, length, width))
+    weights = g.constant(_bytes(g, width, rows, dtype=np.int8))
+    mask = g.input((np.arange(length) < g.between(1, length)).astype(np.int32)[None].repeat(batch, 0)) if g.chance() else ""
+    operands = [x, weights, g.constant(g.normal(rows)), _scale(g, 0.01, 0.02), _scale(g, 0.005, 0.01), mask]
+    operands += [g.constant(np.uint8(g.between(100, 150))), g.constant(np.int8(0))]
+    return g.node("QAttention", *operands, num_heads=heads, unidirectional=g.between(0, 1), **MICROSOFT)
+
+
+@case
+def embeddings_of_quantized(g):
+    """com.microsoft QEmbedLayerNormalization."""
+    words, batch, length, width = g.between(3, 20), g.between(1, 2), g.between(1, 6), g.between(2, 17)
+    ids = g.input(g.random.integers(0, words, (batch, length)).astype(np.int32))
+    has_segments = g.chance()
+    segments = g.input(g.random.integers(0, 2, (batch, length)).astype(np.int32)) if has_segments else ""
+    tables = [g.constant(_bytes(g, rows, width)) for rows in (words, 8)]
+    tables.append(g.constant(_bytes(g, 2, width)) if has_segments else "")
+    tables += [g.constant(_bytes(g, width)) for _ in range(2)]
+    missing = 2 if not has_segments else None
+    scales = ["" if at == missing else _scale(g) for at in range(5)]
+    zeros = ["" if at == missing else g.constant(np.uint8(g.between(100, 150))) for at in range(5)]
+    return g.node("QEmbedLayerNormalization", ids, segments, *tables, "", *scales, *zeros, outputs=2, **MICROSOFT)
+
+
 @case
 def one_hot_of_values_from_a_run(g):
     indices = g.random.integers(-4, 5, g.shape(g.between(1, 3), 9)).astype(g.pick(np.int64, np.int32))
@@ -360,4 +408,5 @@ def distances_of_rows(g):
     return g.node("CDist", g.input(rows[0]), g.either(rows[1]), metric=g.pick("euclidean", "sqeuclidean"), **MICROSOFT)
 
 
+AS_PACKAGES.update(("choice_of_quantized", "attention_of_quantized", "embeddings_of_quantized"))
 AS_PACKAGES.update(("distances_of_rows", "one_hot_of_values_from_a_run", "quantized_lstm", "experts_behind_nodes", "weights_of_few_bits_from_a_run"))

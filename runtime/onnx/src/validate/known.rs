@@ -250,7 +250,9 @@ ml.ZipMap: classlabels_int64s classlabels_strings;
 ms.Attention: do_rotary mask_filter_value num_heads past_present_share_buffer qkv_hidden_sizes rotary_embedding_dim
     scale unidirectional;
 ms.BiasGelu: ;
+ms.CDist: metric;
 ms.DequantizeLinear: axis;
+ms.DynamicQuantizeLSTM: activation_alpha activation_beta activations clip direction hidden_size input_forget;
 ms.DynamicQuantizeMatMul: ;
 ms.EmbedLayerNormalization: epsilon mask_index_type;
 ms.FastGelu: ;
@@ -268,6 +270,8 @@ ms.NhwcConv: auto_pad dilations group kernel_shape pads strides;
 ms.NhwcFusedConv: activation activation_params auto_pad dilations group kernel_shape pads strides;
 ms.NhwcMaxPool: auto_pad ceil_mode dilations kernel_shape pads strides;
 ms.Pad: mode;
+ms.QAttention: do_rotary mask_filter_value num_heads past_present_share_buffer scale unidirectional;
+ms.QEmbedLayerNormalization: epsilon;
 ms.QGemm: alpha transA transB;
 ms.QLinearAdd: ;
 ms.QLinearAveragePool: auto_pad ceil_mode channels_last count_include_pad kernel_shape pads strides;
@@ -278,6 +282,7 @@ ms.QLinearLeakyRelu: alpha;
 ms.QLinearMul: ;
 ms.QLinearSigmoid: ;
 ms.QLinearSoftmax: axis opset;
+ms.QLinearWhere: ;
 ms.QMoE: accuracy_level activation_alpha activation_beta activation_type block_size expert_weight_bits
     fc1_expert_weight_bits fc2_expert_weight_bits fc3_expert_weight_bits k normalize_routing_weights quant_type
     swiglu_fusion swiglu_limit swiglu_limit_after_activation use_sparse_mixer weights_prepacked;

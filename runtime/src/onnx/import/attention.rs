@@ -4,6 +4,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::double;
 use super::product::{Order, of_operands};
+use super::quantized::product_of_bytes;
 use super::table::{Entry, microsoft, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
@@ -19,6 +20,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     standard(&["Attention"], attention),
     standard(&["RotaryEmbedding"], rotary),
     microsoft(&["Attention"], packed),
+    microsoft(&["QAttention"], packed_bytes),
     microsoft(&["MultiHeadAttention"], multi_head),
     microsoft(&["RotaryEmbedding"], rotary_with_places),
 ];
@@ -238,6 +240,23 @@ fn packed(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(bias) = cx.optional(2) {
         all = cx.binary(BinaryKind::Add, all, bias)?;
     }
+    of_product(cx, all, cx.optional(3), cx.optional(5))
+}
+
+/// com.microsoft QAttention: like Attention, with a product of bytes.
+fn packed_bytes(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let rotary = cx.flag("do_rotary", false)?;
+    if cx.rank(x) != 3 || cx.optional(8).is_some() || rotary || cx.is_requested(1) {
+        return Err(Halt::Foreign);
+    }
+    let (bias, scales) = (cx.input(2)?, [cx.input(3)?, cx.input(4)?]);
+    let all = product_of_bytes(cx, scales, 6, Some(bias))?;
+    of_product(cx, all, cx.optional(5), None)
+}
+
+/// The attention of queries, keys and values side by side, with a mask and a bias of the scores.
+fn of_product(cx: &mut Call<'_, '_>, all: ValueId, mask: Option<ValueId>, bias: Option<ValueId>) -> Imported {
     let whole = cx.shape(all)[2];
     let widths = match cx.ints("qkv_hidden_sizes")? {
         Some(sizes) => sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect(),
@@ -256,7 +275,7 @@ fn packed(cx: &mut Call<'_, '_>) -> Imported {
     ];
     let count = heads(cx, "num_heads", qkv[0])?;
     let sizes = [cx.shape(all)[0], cx.shape(all)[1]];
-    let mask = mask_of(cx, cx.optional(3), cx.optional(5), sizes)?;
+    let mask = mask_of(cx, mask, bias, sizes)?;
     let causal = cx.flag("unidirectional", false)?;
     let op = Attention { scale: scale(cx, qkv[0], count)?, causal, ..Attention::plain(count, count) };
     attend(cx, op, qkv, Beside { mask, ..Beside::default() })

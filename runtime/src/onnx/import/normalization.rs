@@ -23,6 +23,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     standard(&["LpNormalization"], lp),
     standard(&["MeanVarianceNormalization"], mean_variance),
     microsoft(&["EmbedLayerNormalization"], embed_layer),
+    microsoft(&["QEmbedLayerNormalization"], embed_bytes),
     microsoft(&["LayerNormalization"], layer),
     microsoft(&["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"], skip_layer),
 ];
@@ -251,6 +252,19 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
         }
     };
     Ok(vec![y, index, sum])
+}
+
+/// Like `embed_layer` with tables and parameters of bytes: their scales follow the mask, then their zero points.
+fn embed_bytes(cx: &mut Call<'_, '_>) -> Imported {
+    const TABLES: [usize; 5] = [2, 3, 4, 5, 6];
+    let mut inputs = cx.list(cx.inputs.iter().copied().take(8))?;
+    for (at, table) in TABLES.into_iter().enumerate() {
+        let Some(bytes) = cx.optional(table) else { continue };
+        let (scale, zero) = (cx.input(8 + at)?, cx.optional(8 + TABLES.len() + at));
+        inputs[table] = Some(cx.dequantized(bytes, scale, zero, -1)?);
+    }
+    cx.inputs = inputs;
+    embed_layer(cx)
 }
 
 /// Each channel of each image with its own statistics.

@@ -52,6 +52,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     microsoft(&["QLinearLeakyRelu"], leaky_relu),
     microsoft(&["QLinearConcat"], concat),
     microsoft(&["QLinearSoftmax"], softmax),
+    microsoft(&["QLinearWhere"], select),
     microsoft(&["DynamicQuantizeMatMul"], dynamic_matmul),
     microsoft(&["MatMulIntegerToFloat"], matmul_to_float),
 ];
@@ -208,6 +209,14 @@ fn concat(cx: &mut Call<'_, '_>) -> Imported {
     cx.quantized_at(y, 0)
 }
 
+/// `condition`, then two operands with their scales and zero points, then those of the result.
+fn select(cx: &mut Call<'_, '_>) -> Imported {
+    let condition = cx.input(0)?;
+    let (a, b) = (cx.floats_at(1, 1)?, cx.floats_at(4, 1)?);
+    let y = cx.select(condition, a, b)?;
+    cx.quantized_at(y, 7)
+}
+
 /// The softmax of the opset that the node names.
 fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.floats_at(0, 1)?;
@@ -238,11 +247,22 @@ fn dynamic_matmul(cx: &mut Call<'_, '_>) -> Imported {
     scaled(cx, product, [scale, b_scale], cx.optional(4))
 }
 
+/// The product of the first two operands, with a scale for each, then zero points in the inputs from `zeros`, and a bias.
+pub(super) fn product_of_bytes(
+    cx: &mut Call<'_, '_>,
+    scales: [ValueId; 2],
+    zeros: usize,
+    bias: Option<ValueId>,
+) -> Result<ValueId, Halt> {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let product = cx.on(&[Some(a), Some(b), cx.optional(zeros), cx.optional(zeros + 1)], matmul_integer)?;
+    Ok(scaled(cx, product, scales, bias)?[0])
+}
+
 /// `a, b, a_scale, b_scale, a_zero, b_zero, bias`
 fn matmul_to_float(cx: &mut Call<'_, '_>) -> Imported {
-    let [a, b, a_scale, b_scale] = [cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?];
-    let product = cx.on(&[Some(a), Some(b), cx.optional(4), cx.optional(5)], matmul_integer)?;
-    scaled(cx, product, [a_scale, b_scale], cx.optional(6))
+    let (scales, bias) = ([cx.input(2)?, cx.input(3)?], cx.optional(6));
+    Ok(vec![product_of_bytes(cx, scales, 4, bias)?])
 }
 
 /// The convolution of integers minus their zero points, with an integer result.
