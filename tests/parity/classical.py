@@ -66,18 +66,6 @@ def tree_classifier(g):
 
 
 @case
-def tree_classifier_of_margins(g):
-    """Two classes with the weights of one, of which some are negative: the classes are on either side of zero."""
-    columns = g.between(1, 6)
-    x = g.input(_features(g, g.pick(1, 3, 17), columns))
-    trees = _trees(g, columns, (0,), "class", positive=False)
-    trees["class_weights"][0] = -0.4
-    node = {"classlabels_int64s": g.pick([0, 1], [7, 3]), "base_values": g.pick(None, [0.125])}
-    post = g.pick("NONE", "LOGISTIC")
-    return g.node("TreeEnsembleClassifier", x, outputs=2, domain=ML, post_transform=post, **node, **trees)
-
-
-@case
 def tree_classifier_of_one_column(g):
     """Two classes with the weights of one: ONNX Runtime and the specification agree on positive weights."""
     columns = g.between(1, 6)

@@ -15,9 +15,7 @@ use super::tensor;
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
-use crate::ops::concat::Concat;
 use crate::ops::trees::{Aggregate, Branch, Test, Trees};
-use crate::ops::unary::UnaryKind;
 use crate::reserve;
 use crate::tensor::DType;
 
@@ -268,14 +266,6 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let scores = cx.cast(scores, DType::F32)?;
     let scores = add_base(cx, scores, columns)?;
     if single {
-        let weights = floats(cx, CLASS[3], CLASS[4])?.unwrap_or_default();
-        if transform == PostTransform::None && weights.iter().any(|&weight| weight < 0.0) {
-            // Weights of either sign are margins, not shares: the classes are on either side of zero, as in ONNX
-            // Runtime.
-            let other = cx.unary(UnaryKind::Neg, scores)?;
-            let scores = cx.add(Concat { axis: 1 }, &[other, scores])?;
-            return Ok(vec![labels(cx, &classes, scores)?, scores]);
-        }
         let scores = one_column(cx, scores, transform)?;
         return Ok(vec![labels(cx, &classes, scores)?, scores]);
     }
