@@ -75,6 +75,7 @@ EVERY = {
         ("DequantizeLinear", "u1,n =0.5 z", {}), ("DynamicQuantizeMatMul", "fr,r cr,r =0.5", {}),
         ("EmbedLayerNormalization", "j1,r j1,r F8,8 Fr,8 F2,8 F8 F8", {}), ("FastGelu", "f1,n", {}),
         ("FusedConv", "f1,1,r,r f1,1,3,3", {"activation": "Relu"}), ("FusedGemm", "fr,r fr,r", {}),
+        ("NhwcConv", "f1,r,r,1 f1,3,3,1", {}),
         ("FusedMatMul", "fr,r fr,r", {}), ("Gelu", "f1,n", {}), ("GridSample", "f1,1,8,8 f1,r,r,2", {}),
         ("LayerNormalization", "f1,n fn", {}), ("MatMulIntegerToFloat", "ur,r cr,r =0.5 =0.5", {}),
         ("MatMulNBits", "fn,32 U8,1,16 F8", {"K": 32, "N": 8, "bits": 4, "block_size": 32}),

@@ -15,7 +15,7 @@ def _convolution(x: np.ndarray, w: np.ndarray, attributes: dict) -> np.ndarray:
     graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"], **attributes)], "conv", ports[:2], ports[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x, "w": w})[0].astype(np.int64)
+    return session.run(None, {"x": x, "w": w})[0]
 
 
 class ConvInteger(OpRun):
@@ -29,8 +29,21 @@ class ConvInteger(OpRun):
             for array, zero in ((x, x_zero_point), (w, w_zero_point))
         )
         given = {name: value for name, value in attributes.items() if value is not None}
-        high, low = (_convolution(x.astype(np.float32), part.astype(np.float32), given) for part in np.divmod(w, SPLIT))
+        high, low = (
+            _convolution(x.astype(np.float32), part.astype(np.float32), given).astype(np.int64) for part in np.divmod(w, SPLIT)
+        )
         return ((high * SPLIT + low).astype(np.int32),)
+
+
+class NhwcConv(OpRun):
+    """com.microsoft NhwcConv, which ONNX Runtime has for GPUs only."""
+
+    op_domain = "com.microsoft"
+
+    def _run(self, x, w, bias=None, **attributes):
+        given = {name: value for name, value in attributes.items() if value is not None}
+        y = _convolution(*(np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (x, w)), given)
+        return (y.transpose(0, 2, 3, 1) + (0 if bias is None else bias),)
 
 
 class MoE(OpRun):

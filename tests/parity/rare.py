@@ -5,6 +5,7 @@ reduction, GridSample and region pooling, spectra, losses.
 import numpy as np
 from onnx import TensorProto as T
 
+from parity import exact
 from parity.cases import CASES, case
 from parity.graph import Graph
 
@@ -364,6 +365,18 @@ def determinant(g):
 # Operators that ONNX Runtime writes into optimized models.
 
 MICROSOFT = {"domain": "com.microsoft"}
+
+
+@case
+def nhwc_conv(g):
+    g.use_reference(exact.NhwcConv)
+    groups, kernel = g.pick(1, 1, 2), (g.between(1, 3), g.between(1, 3))
+    channels, filters = groups * g.size(), groups * g.size()
+    x = g.input(g.normal(g.between(1, 2), g.between(3, 9), g.between(3, 9), channels))
+    operands = [x, g.either(g.normal(filters, *kernel, channels // groups))]
+    operands += [g.either(g.normal(filters))] if g.chance() else []
+    pads, strides = [g.between(0, 1) for _ in range(4)], [g.between(1, 2) for _ in range(2)]
+    return g.node("NhwcConv", *operands, group=groups, kernel_shape=kernel, pads=pads, strides=strides, **MICROSOFT)
 
 
 @case

@@ -17,8 +17,12 @@ use crate::ops::gather::Gather;
 use crate::ops::pad::{Pad, PadMode};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-pub(super) const OPERATORS: &[Entry] =
-    &[standard(&["Conv"], conv), microsoft(&["FusedConv"], fused), microsoft(&["FusedGemm"], fused_gemm)];
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Conv"], conv),
+    microsoft(&["FusedConv"], fused),
+    microsoft(&["NhwcConv"], nhwc),
+    microsoft(&["FusedGemm"], fused_gemm),
+];
 
 /// The convolution of a window.
 pub(super) fn of_window(window: &ImageWindow, groups: usize) -> Conv {
@@ -46,12 +50,11 @@ pub(super) fn window(cx: &Call<'_, '_>, x: ValueId, weights: ValueId) -> Result<
     Window::of(cx, &from[2..], Some(&kernel[2..]))
 }
 
-/// Convolves `x` with weights and bias (zeros if there is none) over images.
-fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
-    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+/// Convolves `x` with weights and the third operand, the bias (zeros if there is none).
+fn convolve(cx: &mut Call<'_, '_>, x: ValueId, weights: ValueId) -> Result<ValueId, Halt> {
     let window = window(cx, x, weights)?;
     if cx.dtype(x) != DType::F32 {
-        return unfolded(cx, &window);
+        return unfolded(cx, x, weights, &window);
     }
     let (mut from, mut kernel) = (image_dims(cx.shape(x)), image_dims(cx.shape(weights)));
     let mut planes = window.clone();
@@ -77,8 +80,8 @@ fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
 
 /// A convolution of element types without a kernel: the elements of every window, gathered axis by axis (im2col), times
 /// the weights.
-fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
-    let (x, weights, groups) = (cx.input(0)?, cx.input(1)?, groups(cx)?);
+fn unfolded(cx: &mut Call<'_, '_>, x: ValueId, weights: ValueId, window: &Window) -> Result<ValueId, Halt> {
+    let groups = groups(cx)?;
     let (from, kernel) = (cx.shape(x).to_vec(), cx.shape(weights).to_vec());
     let (axes, filters, depth) = (window.out.len(), kernel[0], kernel[1]);
     if axes > 2 {
@@ -123,12 +126,27 @@ fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
 }
 
 pub(super) fn conv(cx: &mut Call<'_, '_>) -> Imported {
-    Ok(vec![convolve(cx)?])
+    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    Ok(vec![convolve(cx, x, weights)?])
+}
+
+/// com.microsoft NhwcConv: images `[batch, rows, columns, channels]`, weights `[out, rows, columns, in / groups]`, as
+/// ONNX Runtime's optimizer for GPUs writes them.
+fn nhwc(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    if cx.rank(x) != 4 || cx.rank(weights) != 4 {
+        return Err(cx.shape_error("images and weights must have 4 dimensions", &[x, weights]));
+    }
+    let channels_second = [0, 3, 1, 2];
+    let (x, weights) = (cx.transpose(x, &channels_second)?, cx.transpose(weights, &channels_second)?);
+    let y = convolve(cx, x, weights)?;
+    Ok(vec![cx.transpose(y, &[0, 2, 3, 1])?])
 }
 
 /// com.microsoft FusedConv: a convolution followed by a sum with a fourth operand and an activation.
 fn fused(cx: &mut Call<'_, '_>) -> Imported {
-    let mut y = convolve(cx)?;
+    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    let mut y = convolve(cx, x, weights)?;
     if let Some(residual) = cx.optional(3) {
         y = cx.binary(BinaryKind::Add, y, residual)?;
     }
