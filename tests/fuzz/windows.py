@@ -226,6 +226,7 @@ def resize(d: Draw):
         coordinates = d.pick(*TRANSFORMS, *more)
         d.set(coordinate_transformation_mode=coordinates)
     region = coordinates == "tf_crop_and_resize"
+    shifted = coordinates == "tf_half_pixel_for_nn" and mode != "nearest"
     chosen = list(range(rank))
     if "axes" in d.schema.attributes and d.chance(0.4):
         chosen = [axes[at] for at in d.random.permutation(len(axes))]
@@ -243,12 +244,13 @@ def resize(d: Draw):
         sizes = [max(1, int(shape[at] * factors[at])) + d.between(0, 2 if at in axes else 0) for at in chosen]
         if d.opset < 13:
             d.put("scales", np.zeros(0, np.float32), shaping=True)
-        # ONNX Runtime does not crop an axis that keeps its size.
-        d.need(not region or all(size != shape[at] for at, size in zip(chosen, sizes) if at in axes))
+        # ONNX Runtime neither crops nor shifts an axis that keeps its size.
+        d.need(not (region or shifted) or all(size != shape[at] for at, size in zip(chosen, sizes) if at in axes))
         d.put("sizes", ints(*sizes), shaping=True)
         if not region and min(d.attributes.get("axes", [0])) >= 0:  # ONNX Runtime does not find negative ones
             d.set(0.5, keep_aspect_ratio_policy=d.pick("stretch", "not_larger", "not_smaller"))
     else:
+        d.need(not shifted or all(factors[at] != 1 for at in axes))
         d.put("scales", np.array([factors[at] for at in chosen], np.float32), shaping=True)
     if mode == "nearest":
         d.set(0.7, nearest_mode=d.pick(*NEAREST))

@@ -3,7 +3,7 @@ different precision, rare types and empty lists, defaults of operators of ONNX R
 """
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from parity.cases import AS_PACKAGES, case
 from parity.graph import Graph
@@ -112,6 +112,15 @@ def squeeze_of_no_axes(g):
     """An empty list stands for all axes of length 1."""
     shape = tuple(1 if g.chance() else dim for dim in g.shape(g.between(1, 4)))
     return g.node("Squeeze", g.input(g.normal(*shape)), g.ints())
+
+
+@case
+def shapes_of_positions(g):
+    """They follow from how many positions there are, not from the most."""
+    found = g.node("NonZero", g.input(g.random.random(g.shape(2, 6)) < g.pick(0, 0.3)))
+    if g.chance():
+        return g.node("EyeLike", found)
+    return g.node("Dropout", g.node("Cast", found, to=TensorProto.FLOAT), outputs=2)
 
 
 @case

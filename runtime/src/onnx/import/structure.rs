@@ -217,6 +217,7 @@ fn range_of_ones(cx: &mut Call<'_, '_>) -> Imported {
 /// Ones on a diagonal of zeros.
 fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    cx.build.selections.refuse(&[x])?;
     let &[rows, columns] = cx.shape(x).dims() else {
         return Err(cx.shape_error("a matrix must have 2 dimensions", &[x]));
     };
@@ -256,6 +257,7 @@ fn dropout(cx: &mut Call<'_, '_>) -> Imported {
     }
     let mut results = vec![x];
     if cx.is_requested(1) {
+        cx.build.selections.refuse(&[x])?;
         // The mask was of the data's type before opset 10.
         let dims = cx.shape(x).to_vec();
         let to = if cx.opset < 10 { cx.dtype(x) } else { DType::Bool };
