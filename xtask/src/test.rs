@@ -235,15 +235,15 @@ fn rust(workspace: &Workspace) -> Result<()> {
     )
 }
 
-/// What no other section builds: no features at all, and the bindings without the importer. `aarch64` runs all tests of
-/// the library with a device's features, `android` and `ios` those of the bindings. The kernels are those of `rust`.
+/// What no other section builds: no features at all, the library with a device's, and the bindings without the importer.
+/// `android` and `ios` test the bindings. The kernels are those of `rust`.
 fn device(workspace: &Workspace) -> Result<()> {
     workspace.cargo("clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings")?;
     workspace.cargo("clippy --quiet -p skipstone-ffi -p skipstone-jni --all-targets -- -D warnings")?;
-    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512,foreign --lib package::")
+    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512,foreign --lib")
 }
 
-/// The kernels and the operators on every CPU; the rest of the library, in which no CPU differs, is tested by `rust`.
+/// The kernels and the operators on every CPU; the rest of the library, in which no CPU differs, is tested by `device`.
 fn aarch64(workspace: &Workspace) -> Result<()> {
     let of = |cpus: &[&str], package: &str, others: &str| {
         let arguments = emulated(package, others);
