@@ -52,7 +52,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "rust", about: "unit, property and documentation tests", after: &["lint", "release"], run: rust },
     Section {
         name: "device",
-        about: "the libraries of a device, without the importer: lints, unsigned packages",
+        about: "the libraries of a device, without the importer: lints, tests",
         after: &["rust"],
         run: device,
     },
